@@ -1,0 +1,239 @@
+"""The record of one client request and its answer, and the faces that its life is written against.
+
+Owns `Call`, `Attempt`, `Phase` and the protocols `Client`, `Exchange`, `Sink`, `Backend`. It refuses policy (that is
+`proxy`) and bytes (that is `relay`). A Call is made by `downstream` when a request is complete; an Attempt by
+`proxy`, one for each try at a peer.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+
+    import msgspec
+
+    from gateway.errors import Fault
+    from gateway.routing.endpoints import Endpoint
+    from gateway.routing.peer import Peer
+    from gateway.routing.routes import Route
+    from protocols.http1.head import ResponseHead
+    from protocols.http1.parser import Request
+    from protocols.openai.usage import Usage
+
+
+class Phase(IntEnum):
+    """How far a call has come. The value's letter in `PHASE_LETTERS` is the second letter of its ending."""
+
+    ADMITTING = 0
+    CONNECTING = 1
+    WAITING = 2
+    PROBATION = 3
+    RELAYING = 4
+    SETTLED = 5
+
+
+#: R: request, C: connect, H: waiting for the answer's head, P: head seen, nothing relayed, D: relaying data.
+PHASE_LETTERS: Final = "RCHPD"
+
+#: The legal moves. A retry goes back to CONNECTING; SETTLED is terminal. A missing pair is a bug, not a fault.
+MOVES: Final[dict[Phase, frozenset[Phase]]] = {
+    Phase.ADMITTING: frozenset({Phase.CONNECTING, Phase.WAITING, Phase.SETTLED}),
+    Phase.CONNECTING: frozenset({Phase.CONNECTING, Phase.WAITING, Phase.SETTLED}),
+    Phase.WAITING: frozenset({Phase.CONNECTING, Phase.WAITING, Phase.PROBATION, Phase.SETTLED}),
+    Phase.PROBATION: frozenset({Phase.CONNECTING, Phase.WAITING, Phase.RELAYING, Phase.SETTLED}),
+    Phase.RELAYING: frozenset({Phase.SETTLED}),
+    Phase.SETTLED: frozenset(),
+}
+
+
+class Client(Protocol):
+    """The client's side of a call, as the relay needs it (made by `downstream`)."""
+
+    address: str
+    #: True where the answer may be chunked (HTTP/1.1).
+    chunked: bool
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes for the client's socket; a dead socket swallows them."""
+
+    def answered(self, reuse: bool) -> None:
+        """The answer is complete; keep the connection if *reuse* and the client allow it."""
+
+    def cut(self) -> None:
+        """The answer is broken: end the connection so that the client cannot take it for complete."""
+
+
+class Exchange(Protocol):
+    """One running request to a peer. Every method is synchronous and may be called in any state."""
+
+    def abort(self) -> None:
+        """Stop at once and free everything. Nothing is reported to the attempt afterwards."""
+
+    def pause(self) -> None:
+        """Deliver no more payload soon: the client reads slowly."""
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+
+
+class Sink(Protocol):
+    """Where payload bytes go once the commit point is passed."""
+
+    def feed(self, payload: bytes, framed: bytes | None = None) -> None:
+        """Relay *payload*. *framed* is the same payload as exactly one HTTP chunk, if it came so."""
+
+    def end(self) -> None:
+        """The payload is complete: end the answer honestly."""
+
+    def fail(self, fault: Fault) -> None:
+        """The payload broke off: tell the client so, and never let it look complete."""
+
+
+class Backend(Protocol):
+    """How a group of peers is spoken to."""
+
+    name: str
+
+    def begin(self, call: Call, attempt: Attempt) -> None:
+        """Start the exchange for *attempt* and store it in `attempt.exchange`.
+
+        From then on the backend calls `attempt.head`, `attempt.sink.feed`, and then exactly one of `attempt.end`
+        and `attempt.fail`; it calls none of them after `Exchange.abort`.
+        """
+
+    async def close(self) -> None:
+        """End idle connections and tasks; called once, after the last call."""
+
+
+class Lifecycle(Protocol):
+    """The steps that an attempt reports to (made by `proxy`)."""
+
+    def head(self, attempt: Attempt, head: ResponseHead) -> None: ...
+    def first(self, attempt: Attempt, payload: bytes, framed: bytes | None) -> None: ...
+    def end(self, attempt: Attempt) -> None: ...
+    def failed(self, attempt: Attempt, fault: Fault) -> None: ...
+
+
+class Attempt:
+    """One try of a call at one peer. Until the commit point it is its own sink."""
+
+    __slots__ = ("at_begin", "call", "exchange", "peer", "response", "reused", "sink", "steps", "trial")
+
+    def __init__(self, call: Call, peer: Peer, steps: Lifecycle, now: float) -> None:
+        self.call = call
+        self.peer = peer
+        self.steps = steps
+        self.at_begin = now
+        self.exchange: Exchange | None = None
+        self.sink: Sink = self
+        self.response: ResponseHead | None = None
+        #: True while it runs on a connection that has carried an exchange before.
+        self.reused = False
+        #: True where this attempt is the one that finds out whether its peer is back.
+        self.trial = False
+
+    def head(self, head: ResponseHead) -> None:
+        """The final response head came (never a 1xx)."""
+        self.steps.head(self, head)
+
+    def feed(self, payload: bytes, framed: bytes | None = None) -> None:
+        """Payload before the commit point."""
+        self.steps.first(self, payload, framed)
+
+    def end(self) -> None:
+        """The answer is complete, as its framing tells."""
+        self.steps.end(self)
+
+    def fail(self, fault: Fault) -> None:
+        """The exchange broke; the peer's connection is already given up."""
+        self.steps.failed(self, fault)
+
+
+class Call:
+    """One client request and its answer. Times are `clock.monotonic` seconds; 0.0 means: never reached."""
+
+    __slots__ = (
+        "at_begin",
+        "at_first",
+        "at_head",
+        "at_sent",
+        "at_start",
+        "attempt",
+        "body",
+        "bytes_out",
+        "client",
+        "deadline",
+        "endpoint",
+        "events",
+        "fault",
+        "fields",
+        "id",
+        "key",
+        "lost_reused",
+        "model",
+        "peer",
+        "phase",
+        "request",
+        "route",
+        "status",
+        "stream",
+        "timer",
+        "trace",
+        "tries",
+        "usage",
+        "usage_injected",
+    )
+
+    def __init__(self, client: Client, request: Request, endpoint: Endpoint, id: bytes, at_start: float) -> None:
+        # given by downstream
+        self.client = client
+        self.request = request
+        self.endpoint = endpoint
+        self.id = id
+        self.trace = b""
+        self.at_start = at_start
+        self.body: bytes = request.body
+        # found by proxy.begin
+        self.key: str = ""
+        self.fields: dict[str, msgspec.Raw] | None = None
+        self.model: str = ""
+        self.stream = False
+        self.usage_injected = False
+        self.route: Route | None = None
+        # progress
+        self.phase = Phase.ADMITTING
+        self.attempt: Attempt | None = None
+        self.peer: Peer | None = None
+        self.tries = 0
+        self.lost_reused = False
+        self.deadline = 0.0
+        self.timer: object | None = None
+        # outcome
+        self.status = 0
+        self.fault: Fault | None = None
+        self.usage: Usage | None = None
+        self.bytes_out = 0
+        self.events = 0
+        self.at_begin = 0.0
+        self.at_sent = 0.0
+        self.at_head = 0.0
+        self.at_first = 0.0
+
+    def move(self, phase: Phase) -> None:
+        """Go to *phase*; an illegal move is a bug and raises."""
+        if phase not in MOVES[self.phase]:
+            raise AssertionError(f"call moved {self.phase.name} -> {phase.name}")
+        self.phase = phase
+
+    @property
+    def ending(self) -> str:
+        """Two letters: who ended the call and in which phase; `--` where nothing went wrong."""
+        fault = self.fault
+        if fault is None:
+            return "--"
+        first = fault.side.value
+        return (first.lower() if fault.timed_out else first) + PHASE_LETTERS[self.phase]
+
+

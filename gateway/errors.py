@@ -1,0 +1,123 @@
+"""Faults: what went wrong, whose it is, whether it may be tried again, and the one place where a status is decided.
+
+Owns `Fault` and the tables of kinds. It refuses to write bodies (a dialect does that, `protocols.openai.errors`) and
+to decide on a retry (`routing.retry`). Made wherever something breaks; read by `proxy` and `settle`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from typing import Final
+
+
+class Side(Enum):
+    """Whose fault it is. The value is the first letter of the call's ending when nothing timed out."""
+
+    CLIENT = "C"
+    UPSTREAM = "U"
+    GATEWAY = "G"
+
+
+class Retry(IntEnum):
+    """What a repetition would risk.
+
+    UNSENT: no byte of the request reached the peer; it may be sent again anywhere.
+    REUSED: lost on a reused connection before any byte of an answer; once more, on a fresh connection.
+    REPEATABLE: sent and answered by nothing usable; only endpoints that merely generate.
+    NEVER: the answer was begun, or the request itself is at fault.
+    """
+
+    UNSENT = 0
+    REUSED = 1
+    REPEATABLE = 2
+    NEVER = 3
+
+
+class Kind(Enum):
+    """Every way in which a call can fail: (status, error type, error code).
+
+    The types are OpenAI's, so that its SDK raises the exception that a user of OpenAI would expect
+    (https://platform.openai.com/docs/guides/error-codes).
+    """
+
+    BAD_REQUEST = (400, "invalid_request_error", "bad_request")
+    BAD_JSON = (400, "invalid_request_error", "invalid_json")
+    MISSING_MODEL = (400, "invalid_request_error", "missing_model")
+    BAD_MODEL = (400, "invalid_request_error", "invalid_model")
+    BAD_STREAM = (400, "invalid_request_error", "invalid_stream")
+    NO_KEY = (401, "invalid_request_error", "invalid_api_key")
+    MODEL_FORBIDDEN = (403, "permission_error", "model_not_allowed")
+    PATH_FORBIDDEN = (403, "permission_error", "path_not_allowed")
+    UNKNOWN_MODEL = (404, "invalid_request_error", "model_not_found")
+    UNKNOWN_PATH = (404, "invalid_request_error", "unknown_path")
+    BAD_METHOD = (405, "invalid_request_error", "method_not_allowed")
+    SLOW_REQUEST = (408, "invalid_request_error", "request_timeout")
+    BODY_TOO_LARGE = (413, "invalid_request_error", "body_too_large")
+    TARGET_TOO_LONG = (414, "invalid_request_error", "target_too_long")
+    BAD_MEDIA_TYPE = (415, "invalid_request_error", "unsupported_media_type")
+    BAD_EXPECTATION = (417, "invalid_request_error", "unsupported_expectation")
+    HEAD_TOO_LARGE = (431, "invalid_request_error", "head_too_large")
+    CLIENT_GONE = (499, "invalid_request_error", "client_closed_request")
+    INTERNAL = (500, "server_error", "internal_error")
+    BAD_TRANSFER_CODING = (501, "invalid_request_error", "unsupported_transfer_encoding")
+    UPSTREAM_REFUSED = (502, "server_error", "upstream_unreachable")
+    UPSTREAM_LOST = (502, "server_error", "upstream_lost")
+    UPSTREAM_BROKEN = (502, "server_error", "upstream_invalid_response")
+    UPSTREAM_ERROR_EVENT = (502, "server_error", "upstream_error")
+    NO_PEER = (503, "service_unavailable", "no_healthy_upstream")
+    OUT_OF_BUDGET = (503, "service_unavailable", "overloaded")
+    DRAINING = (503, "service_unavailable", "draining")
+    UPSTREAM_SLOW = (504, "server_error", "upstream_timeout")
+    BAD_VERSION = (505, "invalid_request_error", "http_version_not_supported")
+
+    @property
+    def status(self) -> int:
+        return self.value[0]
+
+    @property
+    def type(self) -> str:
+        return self.value[1]
+
+    @property
+    def code(self) -> str:
+        return self.value[2]
+
+
+#: Seconds a client is asked to wait with each 503, told in Retry-After.
+RETRY_AFTER: Final = 1
+
+
+class Fault:
+    """One failure. `message` is shown to the client: no address, no secret, no stack trace goes into it.
+
+    `timed_out` makes the ending's first letter lower case (HAProxy's habit: `u` is an upstream timeout).
+    `body` is the error object that the upstream itself gave, relayed instead of one of ours.
+    """
+
+    __slots__ = ("body", "kind", "message", "param", "retry", "side", "timed_out")
+
+    def __init__(
+        self,
+        side: Side,
+        kind: Kind,
+        message: str,
+        retry: Retry = Retry.NEVER,
+        *,
+        timed_out: bool = False,
+        param: str | None = None,
+        body: bytes | None = None,
+    ) -> None:
+        self.side = side
+        self.kind = kind
+        self.message = message
+        self.retry = retry
+        self.timed_out = timed_out
+        self.param = param
+        self.body = body
+
+    @property
+    def status(self) -> int:
+        return self.kind.status
+
+    def __repr__(self) -> str:
+        return f"<Fault {self.side.name} {self.kind.name} {self.retry.name}: {self.message}>"
