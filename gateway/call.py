@@ -7,19 +7,23 @@ Owns `Call`, `Attempt`, `Phase` and the protocols `Client`, `Exchange`, `Sink`, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from gateway.clock import NEVER
+from protocols.http1.fields import Role
 
 if TYPE_CHECKING:
-
-    import msgspec
-
+    from gateway.admission.budget import ByteBudget
+    from gateway.admission.keys import Principal
     from gateway.errors import Fault
     from gateway.routing.endpoints import Endpoint
     from gateway.routing.peer import Peer
     from gateway.routing.routes import Route
-    from protocols.http1.head import ResponseHead
-    from protocols.http1.parser import Request
+    from protocols.http1.request import Request
+    from protocols.http1.response import ResponseHead
+    from protocols.openai.body import Fields
     from protocols.openai.usage import Usage
 
 
@@ -54,15 +58,32 @@ class Client(Protocol):
     address: str
     #: True where the answer may be chunked (HTTP/1.1).
     chunked: bool
+    #: True while the connection may live on after this answer; whoever ends the answer by closing sets it False.
+    reusable: bool
+
+    def answering(self) -> None:
+        """The answer's first bytes follow."""
 
     def send(self, data: bytes) -> None:
         """Queue bytes for the client's socket; a dead socket swallows them."""
 
-    def answered(self, reuse: bool) -> None:
-        """The answer is complete; keep the connection if *reuse* and the client allow it."""
+    def answered(self) -> None:
+        """The answer is complete: go on to the next request, or close."""
 
     def cut(self) -> None:
         """The answer is broken: end the connection so that the client cannot take it for complete."""
+
+
+class Answer(NamedTuple):
+    """What an operation of the gateway itself says."""
+
+    status: int
+    content_type: bytes
+    body: bytes
+
+
+#: Answers a call without a backend: health, metrics, models.
+Operation = Callable[["Call"], "Answer | Fault"]
 
 
 class Exchange(Protocol):
@@ -81,6 +102,9 @@ class Exchange(Protocol):
 class Sink(Protocol):
     """Where payload bytes go once the commit point is passed."""
 
+    #: Coarse monotonic seconds of the last payload.
+    at_last: float
+
     def feed(self, payload: bytes, framed: bytes | None = None) -> None:
         """Relay *payload*. *framed* is the same payload as exactly one HTTP chunk, if it came so."""
 
@@ -91,6 +115,20 @@ class Sink(Protocol):
         """The payload broke off: tell the client so, and never let it look complete."""
 
 
+class Receiver(Protocol):
+    """Who an exchange reports to: an `Attempt`, or an inquiry of the gateway's own."""
+
+    exchange: Exchange | None
+    sink: Sink | None
+    reused: bool
+
+    def sent(self) -> None: ...
+    def head(self, head: ResponseHead) -> None: ...
+    def feed(self, payload: bytes, framed: bytes | None = None) -> None: ...
+    def end(self) -> None: ...
+    def fail(self, fault: Fault) -> None: ...
+
+
 class Backend(Protocol):
     """How a group of peers is spoken to."""
 
@@ -99,8 +137,8 @@ class Backend(Protocol):
     def begin(self, call: Call, attempt: Attempt) -> None:
         """Start the exchange for *attempt* and store it in `attempt.exchange`.
 
-        From then on the backend calls `attempt.head`, `attempt.sink.feed`, and then exactly one of `attempt.end`
-        and `attempt.fail`; it calls none of them after `Exchange.abort`.
+        From then on the backend calls `attempt.sent`, `attempt.head`, `attempt.feed`, and then exactly one of
+        `attempt.end` and `attempt.fail` (which may also come first); it calls none of them after `Exchange.abort`.
         """
 
     async def close(self) -> None:
@@ -110,16 +148,28 @@ class Backend(Protocol):
 class Lifecycle(Protocol):
     """The steps that an attempt reports to (made by `proxy`)."""
 
+    def sent(self, attempt: Attempt) -> None: ...
     def head(self, attempt: Attempt, head: ResponseHead) -> None: ...
-    def first(self, attempt: Attempt, payload: bytes, framed: bytes | None) -> None: ...
+    def first(self, attempt: Attempt, payload: bytes) -> None: ...
     def end(self, attempt: Attempt) -> None: ...
     def failed(self, attempt: Attempt, fault: Fault) -> None: ...
 
 
 class Attempt:
-    """One try of a call at one peer. Until the commit point it is its own sink."""
+    """One try of a call at one peer."""
 
-    __slots__ = ("at_begin", "call", "exchange", "peer", "response", "reused", "sink", "steps", "trial")
+    __slots__ = (
+        "at_begin",
+        "call",
+        "exchange",
+        "held",
+        "peer",
+        "response",
+        "reused",
+        "sink",
+        "steps",
+        "trial",
+    )
 
     def __init__(self, call: Call, peer: Peer, steps: Lifecycle, now: float) -> None:
         self.call = call
@@ -127,20 +177,30 @@ class Attempt:
         self.steps = steps
         self.at_begin = now
         self.exchange: Exchange | None = None
-        self.sink: Sink = self
+        #: Chosen once, at the commit point.
+        self.sink: Sink | None = None
         self.response: ResponseHead | None = None
+        #: Payload on probation: an event stream's first bytes, up to its first whole event.
+        self.held = b""
         #: True while it runs on a connection that has carried an exchange before.
         self.reused = False
         #: True where this attempt is the one that finds out whether its peer is back.
         self.trial = False
+
+    def sent(self) -> None:
+        """The request was handed to the peer's connection, whole."""
+        self.steps.sent(self)
 
     def head(self, head: ResponseHead) -> None:
         """The final response head came (never a 1xx)."""
         self.steps.head(self, head)
 
     def feed(self, payload: bytes, framed: bytes | None = None) -> None:
-        """Payload before the commit point."""
-        self.steps.first(self, payload, framed)
+        """Payload came. Backends on the hot path look at `sink` themselves."""
+        if self.sink is None:
+            self.steps.first(self, payload)
+        else:
+            self.sink.feed(payload, framed)
 
     def end(self) -> None:
         """The answer is complete, as its framing tells."""
@@ -155,6 +215,7 @@ class Call:
     """One client request and its answer. Times are `clock.monotonic` seconds; 0.0 means: never reached."""
 
     __slots__ = (
+        "at_attempt",
         "at_begin",
         "at_first",
         "at_head",
@@ -162,43 +223,56 @@ class Call:
         "at_start",
         "attempt",
         "body",
+        "budget",
+        "budget_held",
+        "bytes_in",
         "bytes_out",
         "client",
+        "cors",
         "deadline",
         "endpoint",
         "events",
         "fault",
         "fields",
         "id",
-        "key",
+        "idle",
         "lost_reused",
         "model",
+        "operation",
         "peer",
         "phase",
+        "principal",
         "request",
         "route",
         "status",
         "stream",
-        "timer",
+        "total_deadline",
         "trace",
+        "tried",
         "tries",
         "usage",
         "usage_injected",
     )
 
-    def __init__(self, client: Client, request: Request, endpoint: Endpoint, id: bytes, at_start: float) -> None:
-        # given by downstream
+    def __init__(self, client: Client, request: Request, endpoint: Endpoint, budget: ByteBudget) -> None:
+        # given by the front, from the request's head
         self.client = client
         self.request = request
         self.endpoint = endpoint
-        self.id = id
+        self.operation: Operation | None = None
+        self.principal: Principal | None = None
+        self.id = b""
         self.trace = b""
-        self.at_start = at_start
-        self.body: bytes = request.body
+        #: Lines for the answer's head, where the request came from another origin.
+        self.cors = b""
+        # the request's body, held within the budget until the commit point
+        self.body = b""
+        self.bytes_in = 0
+        self.budget = budget
+        self.budget_held = 0
         # found by proxy.begin
-        self.key: str = ""
-        self.fields: dict[str, msgspec.Raw] | None = None
-        self.model: str = ""
+        self.fields: Fields | None = None
+        self.model = ""
         self.stream = False
         self.usage_injected = False
         self.route: Route | None = None
@@ -207,16 +281,20 @@ class Call:
         self.attempt: Attempt | None = None
         self.peer: Peer | None = None
         self.tries = 0
+        self.tried: tuple[Peer, ...] = ()
         self.lost_reused = False
-        self.deadline = 0.0
-        self.timer: object | None = None
+        self.deadline = NEVER
+        self.total_deadline = NEVER
+        self.idle = 0.0
         # outcome
         self.status = 0
         self.fault: Fault | None = None
         self.usage: Usage | None = None
         self.bytes_out = 0
         self.events = 0
+        self.at_start = 0.0
         self.at_begin = 0.0
+        self.at_attempt = 0.0
         self.at_sent = 0.0
         self.at_head = 0.0
         self.at_first = 0.0
@@ -227,6 +305,24 @@ class Call:
             raise AssertionError(f"call moved {self.phase.name} -> {phase.name}")
         self.phase = phase
 
+    def drop_body(self) -> None:
+        """Let go of the request's body and give its bytes back; harmless when done before."""
+        if self.budget_held:
+            self.budget.give(self.budget_held)
+            self.budget_held = 0
+        self.body = b""
+        self.fields = None
+
+    @property
+    def overhead(self) -> float:
+        """Seconds that the gateway itself took from the whole request to its first attempt."""
+        return self.at_attempt - self.at_begin if self.at_attempt else 0.0
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a repetition has no effect but cost."""
+        return self.endpoint.repeatable or self.request.special[Role.IDEMPOTENCY_KEY] is not None
+
     @property
     def ending(self) -> str:
         """Two letters: who ended the call and in which phase; `--` where nothing went wrong."""
@@ -235,5 +331,3 @@ class Call:
             return "--"
         first = fault.side.value
         return (first.lower() if fault.timed_out else first) + PHASE_LETTERS[self.phase]
-
-

@@ -1,51 +1,78 @@
 """The configuration as frozen values: every key, its type and its default.
 
-Owns the names and defaults (the reasons stand in conf/gateway.toml). It refuses to read files or the environment
-(`load`), and to build anything (`gateway.build`). Made by `load.load`; read by `gateway.build` and `gateway.cli`.
+Owns the names and defaults (the reasons stand in conf/gateway.toml). It refuses to read files or the
+environment (`load`), and to build anything (`gateway.build`). Made by `load.load`; read by `gateway.build`
+and `gateway.cli`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+
+#: Bytes. A longer API key is refused when it is configured, and when it is presented before it costs a hash.
+LONGEST_KEY: Final = 256
 
 
 class Seconds(float):
     """A duration: a TOML number of seconds, or text with a unit: "250ms", "10s", "5m", "1h"."""
 
+    __slots__ = ()
+
 
 class Bytes(int):
     """A size: a TOML integer, or text with a unit: "512B", "64KiB", "8MiB", "1GiB"."""
 
+    __slots__ = ()
 
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class Secret(str):
+    """Text that no repr and no printed configuration shows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+
+# msgspec allows numeric bounds on its own types only, so a Seconds or Bytes carries its bound as `extra`;
+# `config.convert` reads both.
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+CountOrNone = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Limit = Annotated[Bytes, msgspec.Meta(extra={"gt": 0})]
+#: A wait that must end and must be able to begin; where 0 has a meaning, the key is a plain `Seconds`.
+Wait = Annotated[Seconds, msgspec.Meta(extra={"gt": 0})]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of every table: immutable, and a key that is not declared is an error."""
 
 
-class Server(Section):
+class Server(Section, frozen=True):
     host: str = "127.0.0.1"
-    port: int = 8080
-    backlog: int = 2048
-    max_connections: int = 10_000
-    head_limit: Bytes = Bytes(64 << 10)
-    body_limit: Bytes = Bytes(8 << 20)
-    media_body_limit: Bytes = Bytes(32 << 20)
-    body_budget: Bytes = Bytes(256 << 20)
-    header_timeout: Seconds = Seconds(10)
-    body_timeout: Seconds = Seconds(30)
-    keepalive_timeout: Seconds = Seconds(75)
-    keepalive_requests: int = 1000
+    port: Port = 8080
+    backlog: Count = 2048
+    max_connections: Count = 10_000
+    head_limit: Limit = Bytes(64 << 10)
+    body_limit: Limit = Bytes(8 << 20)
+    media_body_limit: Limit = Bytes(32 << 20)
+    body_budget: Limit = Bytes(256 << 20)
+    header_timeout: Wait = Seconds(10)
+    body_timeout: Wait = Seconds(30)
+    keepalive_timeout: Wait = Seconds(75)
+    keepalive_requests: Count = 1000
     pre_stop: Seconds = Seconds(5)
     drain_timeout: Seconds = Seconds(300)
     half_close: Literal["abort", "serve"] = "abort"
 
 
-class Key(Section):
-    """One API key, given in exactly one of four ways."""
+class Key(Section, frozen=True, kw_only=True):
+    """One API key, given in exactly one of four ways. Once loaded, `sha256` is set and `key` is empty."""
 
     name: str
-    key: str = ""
+    key: Secret = Secret("")
     key_env: str = ""
     key_file: str = ""
     sha256: str = ""
@@ -53,7 +80,7 @@ class Key(Section):
     passthrough: bool = False
 
 
-class Auth(Section):
+class Auth(Section, frozen=True):
     enabled: bool = True
     header: str = "X-API-Key"
     query_param: str = ""
@@ -62,48 +89,48 @@ class Auth(Section):
     keys: tuple[Key, ...] = ()
 
 
-class UpstreamAuth(Section):
-    """The credentials that a backend is called with."""
+class UpstreamAuth(Section, frozen=True):
+    """The credentials that a backend is called with. Once loaded, `token` is set however it was given."""
 
     type: Literal["none", "bearer", "header", "basic"] = "none"
     header_name: str = ""
     username: str = ""
-    token: str = ""
+    token: Secret = Secret("")
     token_env: str = ""
     token_file: str = ""
 
 
-class UpstreamTls(Section):
+class UpstreamTls(Section, frozen=True):
     ca_file: str = ""
     cert: str = ""
     key: str = ""
     verify: bool = True
 
 
-class Timeouts(Section):
-    connect: Seconds = Seconds(2)
-    first_byte: Seconds = Seconds(120)
-    idle: Seconds = Seconds(120)
+class Timeouts(Section, frozen=True):
+    connect: Wait = Seconds(2)
+    first_byte: Wait = Seconds(120)
+    idle: Wait = Seconds(120)
     total: Seconds = Seconds(0)
 
 
-class Retry(Section):
-    tries: int = 2
+class Retry(Section, frozen=True):
+    tries: Count = 2
 
 
-class Pool(Section):
+class Pool(Section, frozen=True):
     """Idle upstream connections, per peer."""
 
-    max_idle: int = 256
-    idle_timeout: Seconds = Seconds(4)
+    max_idle: CountOrNone = 256
+    idle_timeout: Wait = Seconds(4)
 
 
-class Endpoint(Section):
+class Endpoint(Section, frozen=True):
     url: str
-    weight: int = 1
+    weight: Count = 1
 
 
-class Defaults(Section):
+class Defaults(Section, frozen=True):
     """What every backend may set, and what it is where it does not."""
 
     auth: UpstreamAuth = UpstreamAuth()
@@ -115,40 +142,40 @@ class Defaults(Section):
     usage: Literal["inject", "observe"] = "inject"
 
 
-class Backend(Defaults):
+class Backend(Defaults, frozen=True, kw_only=True):
     name: str
     enabled: bool = True
     protocol: Literal["openai", "vllm", "mock"] = "openai"
     endpoints: tuple[str | Endpoint, ...]
     models: tuple[str | dict[str, str], ...] | Literal["auto"] = "auto"
-    models_refresh: Seconds = Seconds(60)
+    models_refresh: Wait = Seconds(60)
     passthrough: tuple[str, ...] = ()
 
 
-class Routing(Section):
+class Routing(Section, frozen=True):
     default_backend: str = ""
 
 
-class Logging(Section):
+class Logging(Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "pretty"] = "json"
     output: tuple[str, ...] = ("stdout",)
-    buffer: Bytes = Bytes(4 << 20)
+    buffer: Limit = Bytes(4 << 20)
 
 
-class Cors(Section):
+class Cors(Section, frozen=True):
     enabled: bool = False
     allow_origins: tuple[str, ...] = ("*",)
     allow_headers: tuple[str, ...] = ("*",)
     max_age: Seconds = Seconds(3600)
 
 
-class Metrics(Section):
+class Metrics(Section, frozen=True):
     enabled: bool = True
     path: str = "/metrics"
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """The whole configuration of one generation."""
 
     server: Server = Server()

@@ -1,0 +1,1 @@
+"""Where a call goes: doors, routes, peers, and who of them is picked."""

@@ -1,0 +1,1 @@
+"""How backends are spoken to: connections, pools, exchanges."""

@@ -1,0 +1,61 @@
+"""The command line of the benchmark as a value.
+
+Owns the arguments, their defaults and their bounds. It refuses to act on them (`overhead`). Called by
+`bench.__main__`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import msgspec
+
+from bench.scenarios import SCENARIOS
+from bench.targets import NAMES
+
+#: Seconds of the window where only the working of things is tried.
+QUICK_S = 0.3
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What is measured, how often and how long."""
+
+    scenarios: tuple[str, ...] = tuple(SCENARIOS)
+    targets: tuple[str, ...] = NAMES
+    rounds: int = 5
+    #: Seconds of each window.
+    duration: float = 2.0
+    load_processes: int = 1
+    #: Where the JSON goes; empty: nowhere.
+    json: str = ""
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """The options that *argv* gives; SystemExit with a usage line where it is wrong."""
+    default = Options()
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    commands = parser.add_subparsers(dest="command", required=True)
+    overhead = commands.add_parser("overhead", help="CPU per request and per relayed chunk, beside nginx")
+    add = overhead.add_argument
+    add("--scenario", choices=[*SCENARIOS, "all"], default="all")
+    add("--targets", default=",".join(NAMES), help="some of %(default)s")
+    add("--rounds", type=int, default=default.rounds, help="interleaved rounds (%(default)s)")
+    add("--duration", type=float, default=default.duration, help="seconds of each window (%(default)s)")
+    add("--load-processes", type=int, default=default.load_processes, help="of the generator (%(default)s)")
+    add("--json", default=default.json, metavar="FILE", help="write all that was found")
+    add("--quick", action="store_true", help="one short round: does it run? The figures mean nothing")
+    given = parser.parse_args(argv)
+    names = tuple(given.targets.split(","))
+    if not set(names) <= set(NAMES) or len(set(names)) < len(names):
+        overhead.error(f"--targets: expected some of {', '.join(NAMES)}")
+    if given.rounds < 1 or given.duration <= 0 or given.load_processes < 1:
+        overhead.error("--rounds, --duration, --load-processes: expected more than 0")
+    return Options(
+        scenarios=tuple(SCENARIOS) if given.scenario == "all" else (given.scenario,),
+        targets=names,
+        rounds=1 if given.quick else given.rounds,
+        duration=QUICK_S if given.quick else given.duration,
+        load_processes=given.load_processes,
+        json=given.json,
+    )

@@ -1,0 +1,20 @@
+"""GET /metrics: the counters as Prometheus reads them.
+
+Owns the answer and its content type. It refuses to count (`gateway.observe.counters`). Made by `gateway.build`.
+"""
+
+from __future__ import annotations
+
+from gateway.call import Answer, Call
+from gateway.observe.counters import Registry
+from gateway.observe.exposition import render
+
+_TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def scrape(self, call: Call) -> Answer:
+        return Answer(200, _TEXT, render(self._registry))

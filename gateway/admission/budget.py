@@ -1,0 +1,30 @@
+"""The byte budget: how much memory the request bodies of one worker may hold.
+
+Owns the count. It refuses to hold the bodies (`gateway.call`) and to answer (`gateway.downstream`). One ByteBudget is
+made per worker by `gateway.build`.
+"""
+
+from __future__ import annotations
+
+
+class ByteBudget:
+    """Taken as body bytes are announced or arrive, given back when the body is dropped."""
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def take(self, size: int) -> bool:
+        """Take *size* bytes; False, and nothing taken, where they are not left."""
+        if self.used + size > self.limit:
+            return False
+        self.used += size
+        return True
+
+    def give(self, size: int) -> None:
+        """Give *size* bytes back. Called once for what each `take` took."""
+        self.used -= size
+        if self.used < 0:
+            raise AssertionError("the byte budget fell below zero")

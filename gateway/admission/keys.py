@@ -1,0 +1,93 @@
+"""Who calls: API keys, held as digests, and what each of them may use.
+
+Owns `Keyring` and `Principal`. It refuses to find the key in a request (`proxy`) and to read secrets
+(`config.secrets`). Made by `build`, once per generation.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import hmac
+import os
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from gateway.config.schema import LONGEST_KEY, Key
+
+#: Answers remembered per key. Models are the client's words: their number and their length are bounded.
+_MEMO_SIZE: Final = 256
+_MEMO_LENGTH: Final = 128
+
+_WILD: Final = re.compile(r"[*?\[]")
+
+
+class Principal:
+    """The holder of one key."""
+
+    __slots__ = ("_digest", "_every", "_exact", "_memo", "_pattern", "name", "passthrough")
+
+    def __init__(self, name: str, digest: bytes, allowed_models: Iterable[str], passthrough: bool) -> None:
+        allowed = frozenset(allowed_models)
+        wild = sorted(model for model in allowed if _WILD.search(model))
+        # given
+        self.name = name
+        #: True where paths may be used that a backend merely passes on.
+        self.passthrough = passthrough
+        self._digest = digest
+        self._every = "*" in allowed
+        self._exact = allowed.difference(wild)
+        self._pattern = re.compile("|".join(map(fnmatch.translate, wild))) if wild else None
+        # observed
+        self._memo: dict[str, bool] = {}
+
+    def may_use(self, model: str) -> bool:
+        """True where *model* is one of the allowed names, or matches one of the allowed wildcards."""
+        if self._every or model in self._exact:
+            return True
+        pattern = self._pattern
+        if pattern is None:
+            return False
+        known = self._memo.get(model)
+        if known is None:
+            known = pattern.match(model) is not None
+            if len(model) <= _MEMO_LENGTH:
+                if len(self._memo) >= _MEMO_SIZE:
+                    self._memo.clear()
+                self._memo[model] = known
+        return known
+
+    def __repr__(self) -> str:
+        return f"<Principal {self.name}>"
+
+
+class Keyring:
+    """Every key of one generation."""
+
+    __slots__ = ("_holders", "_nobody")
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        """*keys* as loaded: each with its `sha256`. Raises ValueError for one without."""
+        self._holders: dict[bytes, Principal] = {}
+        for key in keys:
+            digest = bytes.fromhex(key.sha256)
+            if len(digest) != hashlib.sha256().digest_size:
+                raise ValueError(f"key {key.name} has no SHA-256")
+            self._holders[digest] = Principal(key.name, digest, key.allowed_models, key.passthrough)
+        self._nobody = Principal("", os.urandom(32), (), False)
+
+    def identify(self, presented: bytes) -> Principal | None:
+        """Who holds the key *presented*; None for nobody. It takes the same time for either."""
+        if len(presented) > LONGEST_KEY:
+            return None
+        digest = hashlib.sha256(presented).digest()
+        # The lookup tells no more than a digest's bucket. The comparison is made for a stranger too.
+        holder = self._holders.get(digest, self._nobody)
+        return holder if hmac.compare_digest(digest, holder._digest) else None
+
+    def __len__(self) -> int:
+        return len(self._holders)
+
+    def __repr__(self) -> str:
+        return f"<Keyring of {len(self._holders)}>"

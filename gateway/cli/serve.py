@@ -1,0 +1,67 @@
+"""`headrace serve`: load the configuration and run the gateway.
+
+Owns the command's options and what it prints when it is ready. It refuses to serve (`gateway.worker`). Called by
+`gateway.cli`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from gateway import worker
+from gateway.config.load import ConfigError, load
+
+_HINT = """Headrace listens on {url} with one mock backend. Try:
+
+  curl {url}/v1/chat/completions -H 'Authorization: Bearer dev-key' -H 'Content-Type: application/json' \\
+    -d '{{"model": "mock", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="PATH",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="a TOML file, or a folder whose *.toml are merged in name order",
+    )
+    parser.add_argument("--host", help="address to listen on (server.host)")
+    parser.add_argument("--port", help="port to listen on, 0: any free one (server.port)")
+    parser.add_argument("--log-level", help="debug, info, warning or error (logging.level)")
+    parser.add_argument("--log-format", help="json or pretty (logging.format)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 after a drain, 2 where the configuration or the address cannot be used."""
+    overrides = {
+        "server.host": arguments.host,
+        "server.port": _number(arguments.port),
+        "logging.level": arguments.log_level,
+        "logging.format": arguments.log_format,
+    }
+    try:
+        config = load(arguments.config, os.environ, overrides)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    only_mock = [backend.name for backend in config.backends] == ["mock"] and not arguments.config
+
+    def ready(url: str) -> None:
+        if only_mock:
+            print(_HINT.format(url=url), file=sys.stderr, flush=True)
+
+    try:
+        return worker.run(config, ready)
+    except worker.ListenError as error:
+        print(f"headrace: {error}", file=sys.stderr)
+        return 2
+
+
+def _number(text: str | None) -> object:
+    """The option as a number, if it is one; the schema says what is wrong with anything else."""
+    return int(text) if text is not None and text.isdecimal() else text

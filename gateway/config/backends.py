@@ -1,0 +1,107 @@
+"""What must hold within [[backends]] beyond types and ranges.
+
+Owns the rules of a backend: its name, endpoints, credentials, TLS files, models and passed paths. It refuses
+reading secrets (`secrets`). Called by `load`; each rule speaks through a `Report`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from gateway.config.report import FIELD_VALUE, TOKEN, Path, Report, is_text
+from gateway.config.rules import exactly_one, listed_paths, unique_names
+from gateway.config.schema import Backend, Config, Endpoint
+from gateway.config.text import shown
+from gateway.config.urls import parse
+
+# Written by the gateway itself: a second one would let a request be framed or routed in two ways.
+_OWN_HEADERS: Final = frozenset(
+    {"connection", "content-length", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+
+
+def check(config: Config, report: Report) -> None:
+    """Every rule on every backend, enabled or not."""
+    for at, backend in enumerate(config.backends):
+        path: Path = ("backends", at)
+        _name(backend, path, report)
+        _endpoints(backend, path, report)
+        _auth(backend, (*path, "auth"), report)
+        _tls(backend, (*path, "tls"), report)
+        _models(backend, (*path, "models"), report)
+        listed_paths(backend.passthrough, (*path, "passthrough"), "/v1/", report)
+    unique_names([backend.name for backend in config.backends], ("backends",), report)
+
+
+def _name(backend: Backend, path: Path, report: Report) -> None:
+    if not FIELD_VALUE.fullmatch(backend.name):  # it is told to clients in x-upstream
+        report((*path, "name"), f"is {shown(backend.name)}, expected visible ASCII")
+
+
+def _endpoints(backend: Backend, path: Path, report: Report) -> None:
+    if not backend.endpoints:
+        report((*path, "endpoints"), "is empty, expected at least one URL")
+    for at, endpoint in enumerate(backend.endpoints):
+        inner: Path = (*path, "endpoints", at)
+        if isinstance(endpoint, Endpoint):
+            url, inner = endpoint.url, (*inner, "url")
+        else:
+            url = endpoint
+        try:
+            scheme = parse(url).scheme
+        except ValueError as error:
+            report(inner, str(error))
+            continue
+        if (scheme == "mock") != (backend.protocol == "mock"):
+            protocol = shown(backend.protocol)
+            said = f"has the scheme {scheme} while protocol is {protocol}, expected mock with mock only"
+            report(inner, said)
+
+
+def _auth(backend: Backend, path: Path, report: Report) -> None:
+    auth = backend.auth
+    ways = {"token": auth.token, "token_env": auth.token_env, "token_file": auth.token_file}
+    if auth.type == "none":
+        if any(ways.values()):
+            said = 'is "none" although a token is given, expected one of "bearer", "header", "basic"'
+            report((*path, "type"), said)
+        return
+    exactly_one(ways, path, report)
+    if auth.type == "header" and not TOKEN.fullmatch(auth.header_name):
+        said = f"is {shown(auth.header_name)}, expected the name of a header (RFC 9110, 5.1)"
+        report((*path, "header_name"), said)
+    elif auth.type == "header" and auth.header_name.lower() in _OWN_HEADERS:
+        said = f"is {shown(auth.header_name)}, which the gateway itself writes, expected another header"
+        report((*path, "header_name"), said)
+    elif auth.type == "basic" and (not is_text(auth.username) or ":" in auth.username):
+        said = f"is {shown(auth.username)}, expected a user name without a colon or control characters"
+        report((*path, "username"), said)
+
+
+def _tls(backend: Backend, path: Path, report: Report) -> None:
+    tls = backend.tls
+    if bool(tls.cert) != bool(tls.key):
+        report(path, "has only one of cert and key, expected both or none")
+    for name, file in (("ca_file", tls.ca_file), ("cert", tls.cert), ("key", tls.key)):
+        if file and backend.enabled and not os.path.isfile(file):
+            report((*path, name), f"is {shown(file)}, which is no file, expected a PEM file")
+
+
+def _models(backend: Backend, path: Path, report: Report) -> None:
+    if backend.models == "auto":
+        return
+    seen: set[str] = set()
+    for at, model in enumerate(backend.models):
+        if isinstance(model, str):
+            pairs = [(model, model)]
+        else:
+            pairs = list(model.items())
+            if not pairs:
+                report((*path, at), "is an empty table, expected { alias = upstream name }")
+        for name, upstream in pairs:
+            if not is_text(name) or not is_text(upstream):
+                report((*path, at), "is not the name of a model, expected text without control characters")
+            elif name in seen:
+                report((*path, at), f"is {shown(name)} once more, expected each name once")
+            seen.add(name)

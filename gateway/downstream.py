@@ -1,0 +1,547 @@
+"""Client sockets: requests read in order, answers written, and who is told when a client leaves.
+
+Owns `ClientConnection`, one client's socket, and `Clients`, all of them: limits, deadlines, the count, the drain. It
+refuses policy: what a request means is the front's, how its call goes on is the proxy's. A ClientConnection is made
+by the loop for each accepted socket, Clients once per worker by `gateway.build`.
+
+Requests are taken one at a time: while a call runs, what a client pipelines stays unread bytes, bounded. Reading goes
+on meanwhile, because a socket that is not read does not tell that its client left (RELIABILITY 3.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final, cast
+
+from gateway.admission.budget import ByteBudget
+from gateway.call import Call
+from gateway.clock import NEVER, Clock, monotonic
+from gateway.errors import Fault, Kind, Side
+from gateway.front import Front
+from gateway.observe.logs import Log
+from gateway.proxy import Proxy
+from protocols.http1.errors import WireError, Wrong
+from protocols.http1.fields import FieldTable, Role
+from protocols.http1.framing import ChunkedDecoder, Decoder, LengthDecoder
+from protocols.http1.request import parse_request_head
+from protocols.http1.response import HEAD_END
+from protocols.http1.state import ClientState, move_client
+
+#: Bytes a client may pipeline behind a running call before its socket is no longer read.
+HELD_LIMIT: Final = 64 << 10
+#: Bytes queued for a client beyond what pausing the upstream can stop; past it the client is cut off.
+WRITE_LIMIT: Final = 4 << 20
+#: Above this many queued bytes the upstream is paused, below the second it goes on.
+WRITE_HIGH, WRITE_LOW = 64 << 10, 16 << 10
+#: After an early answer: seconds and bytes of the rest of the request that are read, so that the kernel does not reset
+#: the connection and destroy the answer in the client's buffer (RFC 9112 section 9.6).
+LINGER_TIME: Final = 2.0
+LINGER_LIMIT: Final = 1 << 20
+#: TCP states in which the other side has sent its FIN or RST (include/net/tcp_states.h): CLOSE, CLOSE_WAIT, LAST_ACK.
+_LEFT: Final = frozenset({7, 8, 9})
+
+_KINDS: Final = {
+    Wrong.BAD_FRAMING: Kind.BAD_REQUEST,
+    Wrong.BAD_HEAD: Kind.BAD_REQUEST,
+    Wrong.BAD_HOST: Kind.BAD_REQUEST,
+    Wrong.DUPLICATE_FIELD: Kind.BAD_REQUEST,
+    Wrong.BAD_METHOD: Kind.BAD_METHOD,
+    Wrong.BAD_VERSION: Kind.BAD_VERSION,
+    Wrong.BAD_TRANSFER_CODING: Kind.BAD_TRANSFER_CODING,
+    Wrong.BAD_EXPECTATION: Kind.BAD_EXPECTATION,
+    Wrong.HEAD_TOO_LARGE: Kind.HEAD_TOO_LARGE,
+    Wrong.TARGET_TOO_LONG: Kind.TARGET_TOO_LONG,
+    Wrong.BODY_TOO_LARGE: Kind.BODY_TOO_LARGE,
+}
+_EXPECT: Final = int(Role.EXPECT)
+
+
+class Limits:
+    """What one client connection may take. Bytes and seconds."""
+
+    __slots__ = (
+        "body",
+        "body_timeout",
+        "connections",
+        "half_close_serves",
+        "head",
+        "header_timeout",
+        "keepalive_requests",
+        "keepalive_timeout",
+        "media_body",
+    )
+
+    def __init__(
+        self,
+        *,
+        head: int,
+        body: int,
+        media_body: int,
+        connections: int,
+        header_timeout: float,
+        body_timeout: float,
+        keepalive_timeout: float,
+        keepalive_requests: int,
+        half_close_serves: bool,
+    ) -> None:
+        self.head = head
+        self.body = body
+        self.media_body = media_body
+        self.connections = connections
+        self.header_timeout = header_timeout
+        self.body_timeout = body_timeout
+        self.keepalive_timeout = keepalive_timeout
+        self.keepalive_requests = keepalive_requests
+        self.half_close_serves = half_close_serves
+
+
+class Clients:
+    """All client connections of one worker, and what they share."""
+
+    __slots__ = ("budget", "clock", "draining", "fields", "front", "limits", "log", "loop", "open", "proxy")
+
+    def __init__(
+        self,
+        front: Front,
+        proxy: Proxy,
+        limits: Limits,
+        budget: ByteBudget,
+        fields: FieldTable,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self.front = front
+        self.proxy = proxy
+        self.limits = limits
+        self.budget = budget
+        self.fields = fields
+        self.clock = clock
+        self.log = log
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.open: set[ClientConnection] = set()
+        #: True once the worker goes down: every answer says Connection: close.
+        self.draining = False
+
+    def connection(self) -> ClientConnection:
+        """The loop's protocol factory."""
+        return ClientConnection(self)
+
+    def sweep(self, now: float) -> None:
+        """Act on deadlines that are past."""
+        due = [connection for connection in self.open if now >= connection.deadline]
+        for connection in due:
+            connection.expired(now)
+
+    def drain(self) -> None:
+        """Close idle connections; the others close after their answer."""
+        self.draining = True
+        for connection in list(self.open):
+            connection.close_if_idle()
+
+    def abort(self) -> None:
+        """End every connection at once."""
+        for connection in list(self.open):
+            connection.abort()
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client's socket. IDLE > READING > WAITING > ANSWERING > IDLE."""
+
+    __slots__ = (
+        "_all",
+        "_body",
+        "_call",
+        "_decoder",
+        "_discarded",
+        "_eof",
+        "_held",
+        "_held_scan",
+        "_parts",
+        "_paused_reading",
+        "_paused_writing",
+        "_served",
+        "_size",
+        "_start",
+        "_transport",
+        "_wire",
+        "address",
+        "chunked",
+        "deadline",
+        "reusable",
+        "state",
+    )
+
+    def __init__(self, all: Clients) -> None:
+        # worker
+        self._all = all
+        # connection
+        self._transport: asyncio.Transport | None = None
+        self.address = ""
+        self.state = ClientState.IDLE
+        self.deadline = NEVER
+        self._served = 0
+        self._held = b""
+        self._held_scan = 0
+        self._eof = False
+        self._discarded = 0
+        self._paused_reading = False
+        self._paused_writing = False
+        # request
+        self.chunked = True
+        self.reusable = True
+        self._call: Call | None = None
+        self._start = 0.0
+        self._decoder: Decoder | None = None
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._wire = 0
+
+    # The loop's callbacks.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if isinstance(peer, tuple) else "unix"
+        transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
+        everyone = self._all
+        everyone.open.add(self)
+        self.deadline = everyone.clock.now + everyone.limits.header_timeout
+        if len(everyone.open) > everyone.limits.connections:
+            self._refuse_head(Fault(Side.GATEWAY, Kind.OUT_OF_BUDGET, "Too many connections."))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            state = self.state
+            if state is ClientState.IDLE:
+                self._start = monotonic()
+                self._read_head(data)
+            elif state is ClientState.READING:
+                if self._decoder is not None:
+                    self._read_body(data)
+                else:
+                    self._read_head(self._held + data)
+            elif state is ClientState.CLOSING:
+                self._discard(len(data))
+            else:
+                self._hold(data)
+        except Exception as error:  # an error here must not pass for a fault of the transport
+            self._crashed(error)
+
+    def eof_received(self) -> bool:
+        """The client's FIN: by default it has left (`server.half_close`)."""
+        self._eof = True
+        busy = self.state in (ClientState.WAITING, ClientState.ANSWERING)
+        if busy and self._all.limits.half_close_serves:
+            self.reusable = False
+            return True
+        if self._call is not None:
+            self._left()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._call is not None:
+            self._left()
+        self.state = move_client(self.state, ClientState.CLOSED) if self.state is not ClientState.CLOSED else self.state
+        self.deadline = NEVER
+        self._held = b""
+        self._all.open.discard(self)
+
+    def pause_writing(self) -> None:
+        self._paused_writing = True
+        if self._call is not None:
+            self._all.proxy.pause(self._call)
+
+    def resume_writing(self) -> None:
+        self._paused_writing = False
+        if self._call is not None:
+            self._all.proxy.resume(self._call)
+
+    # Reading a request.
+
+    def _read_head(self, data: bytes) -> None:
+        """*data* is everything since the last request, and no head in it is complete yet."""
+        while data.startswith(b"\r\n") and self.state is ClientState.IDLE:
+            data = data[2:]  # an empty line before a request (RFC 9112 section 2.2)
+        limits = self._all.limits
+        end = data.find(HEAD_END, self._held_scan)
+        if end < 0 or end > limits.head:
+            self._wait_for_head(data, limits)
+            return
+        self._held = b""
+        self._held_scan = 0
+        if self.state is ClientState.IDLE:
+            self.state = move_client(self.state, ClientState.READING)
+        try:
+            request = parse_request_head(data[: end + 4], self._all.fields)
+        except WireError as error:
+            self._refuse_head(Fault(Side.CLIENT, _KINDS[error.kind], f"Bad request: {error}."))
+            return
+        everyone = self._all
+        self._served += 1
+        self.chunked = request.http_1_1
+        self.reusable = (
+            request.keep_alive and not everyone.draining and not self._eof and self._served < limits.keepalive_requests
+        )
+        call, fault = everyone.front.open(self, request, self._start)
+        self._call = call
+        body = data[end + 4 :]
+        if fault is None and not request.chunked and len(body) >= request.length:
+            self._take_whole_body(call, body, request.length)
+            return
+        if fault is None and (request.chunked or request.length):
+            fault = self._begin_body(call)
+        if fault is not None:
+            self._refuse(call, fault, body)
+        elif body:
+            self._read_body(body)
+
+    def _wait_for_head(self, data: bytes, limits: Limits) -> None:
+        if len(data) > limits.head:
+            self._refuse_head(Fault(Side.CLIENT, Kind.HEAD_TOO_LARGE, "The request head is too large."))
+            return
+        if data and self.state is ClientState.IDLE:
+            self.state = move_client(self.state, ClientState.READING)
+            self.deadline = self._all.clock.now + limits.header_timeout
+        self._held = data
+        self._held_scan = max(0, len(data) - 3)
+
+    def _take_whole_body(self, call: Call, body: bytes, length: int) -> None:
+        """The usual case: the body came with its head."""
+        fault = self._take_budget(call, length) if length else None
+        if fault is not None:
+            self._refuse(call, fault, body)
+            return
+        if len(body) > length:
+            self._held = body[length:]
+            body = body[:length]
+        self._complete(call, body)
+
+    def _body_limit(self, call: Call) -> int:
+        limits = self._all.limits
+        return limits.media_body if call.endpoint.media else limits.body
+
+    def _take_budget(self, call: Call, size: int) -> Fault | None:
+        if size > self._body_limit(call):
+            return Fault(Side.CLIENT, Kind.BODY_TOO_LARGE, f"The body is larger than {self._body_limit(call)} bytes.")
+        if not self._all.budget.take(size):
+            return Fault(Side.GATEWAY, Kind.OUT_OF_BUDGET, "Too many request bodies are held; try again soon.")
+        call.budget_held += size
+        return None
+
+    def _begin_body(self, call: Call) -> Fault | None:
+        """The body is still coming: take its length at once, let the client send."""
+        request = call.request
+        if not request.chunked:
+            fault = self._take_budget(call, request.length)
+            if fault is not None:
+                return fault
+        self._decoder = ChunkedDecoder() if request.chunked else LengthDecoder(request.length)
+        self._parts = []
+        self._size = self._wire = 0
+        self.deadline = self._all.clock.now + self._all.limits.body_timeout
+        if request.special[_EXPECT] is not None and request.http_1_1:
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return None
+
+    def _read_body(self, data: bytes) -> None:
+        call, decoder = self._call, self._decoder
+        assert call is not None and decoder is not None
+        self._wire += len(data)
+        try:
+            payload = decoder.feed(data)
+        except WireError as error:
+            self._refuse(call, Fault(Side.CLIENT, Kind.BAD_REQUEST, f"Bad request: {error}."), b"")
+            return
+        fault = None
+        if payload:
+            self._size += len(payload)
+            self._parts.append(payload)
+            self.deadline = self._all.clock.now + self._all.limits.body_timeout
+            if call.request.chunked:
+                fault = self._take_chunked(call, len(payload))
+        if fault is None and self._wire > 4 * self._size + (16 << 10):
+            fault = Fault(Side.CLIENT, Kind.BAD_REQUEST, "The body is nearly all framing.")
+        if fault is not None:
+            self._refuse(call, fault, b"")
+        elif decoder.complete:
+            self._decoder = None
+            self._held = decoder.excess
+            self._complete(call, self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
+
+    def _take_chunked(self, call: Call, size: int) -> Fault | None:
+        if self._size > self._body_limit(call):
+            return self._take_budget(call, self._size)  # names the limit
+        return self._take_budget(call, size)
+
+    def _complete(self, call: Call, body: bytes) -> None:
+        self._parts = []
+        self.deadline = NEVER
+        self.state = move_client(self.state, ClientState.WAITING)
+        call.body = body
+        call.bytes_in = len(body)
+        self._all.front.serve(call)
+
+    def _hold(self, data: bytes) -> None:
+        """Bytes behind a running call: kept unread, bounded."""
+        self._held += data
+        if len(self._held) > HELD_LIMIT and not self._paused_reading and self._transport is not None:
+            self._paused_reading = True
+            self._transport.pause_reading()
+            self.deadline = 0.0  # each sweep looks whether the client is still there
+
+    # Writing an answer: the face that the relay sees (call.Client).
+
+    def answering(self) -> None:
+        self.state = move_client(self.state, ClientState.ANSWERING)
+
+    def send(self, data: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(data)
+        if self._paused_writing and transport.get_write_buffer_size() > WRITE_LIMIT:
+            self._all.log.warning("client cut off: it does not read", client=self.address)
+            transport.abort()
+
+    def answered(self) -> None:
+        self._call = None
+        if self.state is not ClientState.ANSWERING:
+            return
+        everyone = self._all
+        if not self.reusable or everyone.draining:
+            self._close()
+            return
+        self.state = move_client(self.state, ClientState.IDLE)
+        self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout
+        if self._paused_reading and self._transport is not None:
+            self._paused_reading = False
+            self._transport.resume_reading()
+        if self._held and everyone.loop is not None:
+            everyone.loop.call_soon(self._next)
+
+    def cut(self) -> None:
+        self._call = None
+        if self.state in (ClientState.CLOSING, ClientState.CLOSED):
+            return
+        self.state = move_client(self.state, ClientState.CLOSING)
+        self.deadline = self._all.clock.now + LINGER_TIME
+        transport = self._transport
+        if transport is None:
+            return
+        if not self.chunked:
+            # A FIN would look like the proper end of an answer that ends with its connection.
+            self._reset(transport)
+        else:
+            transport.close()
+
+    def _reset(self, transport: asyncio.Transport) -> None:
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        transport.abort()
+
+    def _next(self) -> None:
+        """A pipelined request waits in what is held."""
+        if self.state is ClientState.IDLE and self._held:
+            data, self._held = self._held, b""
+            self.data_received(data)
+
+    # Ends.
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close_if_idle(self) -> None:
+        self.reusable = False
+        if self.state is ClientState.IDLE:
+            self._close()
+
+    def expired(self, now: float) -> None:
+        """The deadline of the present state is past."""
+        state = self.state
+        if self._paused_reading:
+            self._look_for_client()
+        elif state is ClientState.IDLE:
+            self._close()
+        elif state is ClientState.READING:
+            fault = Fault(Side.CLIENT, Kind.SLOW_REQUEST, "The request did not come in time.", timed_out=True)
+            if self._call is not None:
+                self._refuse(self._call, fault, b"")
+            else:
+                self._refuse_head(fault)
+        elif state is ClientState.CLOSING and self._transport is not None:
+            self.deadline = NEVER
+            self._transport.abort()
+
+    def _look_for_client(self) -> None:
+        """A socket that is not read does not tell that its client left: ask the kernel."""
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _LEFT:
+            self._transport.abort()
+
+    def _refuse_head(self, fault: Fault) -> None:
+        """Bytes that are no request: answer, and end the connection."""
+        self.reusable = False
+        if self.state is ClientState.IDLE:
+            self.state = move_client(self.state, ClientState.READING)
+        self.state = move_client(self.state, ClientState.WAITING)
+        self._decoder = None
+        self._all.front.refuse_head(self, fault, self._start or monotonic())
+
+    def _refuse(self, call: Call, fault: Fault, rest: bytes) -> None:
+        """Answer before the body was read; the connection lives on only if the rest of the request is here."""
+        request = call.request
+        whole = not request.chunked and len(rest) >= request.length and self._decoder is None
+        self._decoder = None
+        self._parts = []
+        if whole:
+            self._held = rest[request.length :]
+        else:
+            self.reusable = False
+        self.deadline = NEVER
+        self.state = move_client(self.state, ClientState.WAITING)
+        self._all.front.refuse(call, fault)
+
+    def _left(self) -> None:
+        """The client is gone: stop its call at once."""
+        call, self._call = self._call, None
+        assert call is not None
+        if self.state is ClientState.READING:
+            self._all.front.gone(call)
+        else:
+            self._all.proxy.gone(call)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _close(self) -> None:
+        """Send what is queued, say FIN, and read on for a moment."""
+        self.state = move_client(self.state, ClientState.CLOSING)
+        self.deadline = self._all.clock.now + LINGER_TIME
+        transport = self._transport
+        if transport is None:
+            return
+        if self._eof or not transport.can_write_eof():
+            transport.close()
+        else:
+            transport.write_eof()
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > LINGER_LIMIT and self._transport is not None:
+            self._transport.abort()
+
+    def _crashed(self, error: Exception) -> None:
+        self._all.log.error("a step of a call raised", error=repr(error))
+        call, self._call = self._call, None
+        if call is not None:
+            self._all.proxy.crashed(call)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def __repr__(self) -> str:
+        return f"<ClientConnection {self.state.name} {self.address} served={self._served}>"

@@ -1,0 +1,279 @@
+"""The front: from a request's head to a Call, and from its whole body to whoever answers it.
+
+Owns doors, keys, ids, CORS and the operations' answers. It refuses sockets (`gateway.downstream`), the life of a
+relayed call (`gateway.proxy`) and what operations say (`gateway.admin`). One Front is made per worker by
+`gateway.build`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from random import getrandbits
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl
+
+from gateway.admission.budget import ByteBudget
+from gateway.admission.keys import Keyring
+from gateway.call import Answer, Call, Client, Operation
+from gateway.clock import Clock, monotonic
+from gateway.errors import Fault, Kind, Side
+from gateway.proxy import Proxy
+from gateway.relay import answer_fault, answer_whole
+from gateway.routing.endpoints import Body, Endpoint
+from gateway.routing.routes import Routes
+from gateway.settle import Settler
+from protocols.http1.fields import Role
+from protocols.http1.request import METHODS, Request
+from protocols.http1.response import ResponseHead
+
+#: A client's own id is taken if it cannot do harm in a header, a log or a shell.
+_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+#: version-traceid-parentid-flags (W3C Trace Context, section 3.2).
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_JSON_TYPES: Final = frozenset({b"application/json", b"application/json; charset=utf-8", None})
+
+#: Where calls are counted that came to no door.
+NOWHERE: Final = Endpoint("other", Body.NONE)
+
+_REQUEST_ID: Final = int(Role.REQUEST_ID)
+_TRACE_ID: Final = int(Role.TRACE_ID)
+_TRACEPARENT_ROLE: Final = int(Role.TRACEPARENT)
+_AUTHORIZATION: Final = int(Role.AUTHORIZATION)
+_API_KEY: Final = int(Role.API_KEY)
+_ORIGIN: Final = int(Role.ORIGIN)
+_CONTENT_TYPE: Final = int(Role.CONTENT_TYPE)
+
+
+class Door(NamedTuple):
+    """One path: its endpoint, whether it takes a key, and who answers (None: a backend)."""
+
+    endpoint: Endpoint
+    open: bool
+    operation: Operation | None
+
+
+class Cors(NamedTuple):
+    """Which other origins may read answers (Fetch standard, section 3.2). Empty `origins`: none."""
+
+    origins: Sequence[str]
+    headers: Sequence[str]
+    max_age: int
+
+    def allows(self, origin: bytes) -> bytes:
+        """The lines that let *origin* read an answer; nothing where it may not."""
+        if "*" in self.origins:
+            allowed = b"*"
+        elif origin.decode("latin-1") in self.origins:
+            allowed = origin
+        else:
+            return b""
+        return b"access-control-allow-origin: " + allowed + b"\r\n" + _EXPOSED + (b"" if allowed == b"*" else _VARY)
+
+
+_EXPOSED: Final = b"access-control-expose-headers: x-request-id, x-trace-id, x-upstream, server-timing, retry-after\r\n"
+_VARY: Final = b"vary: origin\r\n"
+
+
+class Keys(NamedTuple):
+    """How a request names its key. `ring` is None where keys are not asked for."""
+
+    ring: Keyring | None
+    query_param: str
+
+
+class Front:
+    """`open` when a head is complete, `serve` when its body is, `refuse` when either cannot be taken."""
+
+    def __init__(
+        self,
+        *,
+        doors: Mapping[bytes, Door],
+        prefixes: Sequence[tuple[bytes, Door]],
+        keys: Keys,
+        cors: Cors,
+        routes: Routes,
+        proxy: Proxy,
+        settler: Settler,
+        budget: ByteBudget,
+        clock: Clock,
+    ) -> None:
+        self._doors = dict(doors)
+        self._prefixes = tuple(prefixes)
+        self._keys = keys
+        self._cors = cors
+        self._routes = routes
+        self._proxy = proxy
+        self._settler = settler
+        self._budget = budget
+        self._clock = clock
+        self._passthrough = _passthrough_doors(routes)
+
+    # A head is complete.
+
+    def open(self, client: Client, request: Request, at_start: float) -> tuple[Call, Fault | None]:
+        """The call that *request* begins, and why it cannot be served, if so. Its body need not be there yet."""
+        door = self._doors.get(request.path) or self._find_door(request)
+        call = Call(client, request, door.endpoint if door is not None else NOWHERE, self._budget)
+        call.at_start = at_start
+        self._identify_call(call)
+        fault: Fault | None = None
+        if request.special[_ORIGIN] is not None:
+            call.cors = self._cors.allows(request.special[_ORIGIN] or b"")
+        if door is None:
+            fault = Fault(Side.CLIENT, Kind.UNKNOWN_PATH, "There is nothing at this path.")
+            return call, fault
+        call.operation = door.operation
+        if request.method not in door.endpoint.methods:
+            if request.method != b"OPTIONS" or not call.cors:
+                fault = Fault(Side.CLIENT, Kind.BAD_METHOD, "This path does not take this method.")
+        elif not door.open and self._keys.ring is not None:
+            fault = self._identify_caller(call, self._keys.ring)
+        if fault is None and door.endpoint.body is Body.ANY:
+            fault = self._pass_through(call)
+        if fault is None and call.endpoint.body is Body.JSON:
+            content_type = request.special[_CONTENT_TYPE]
+            if content_type not in _JSON_TYPES and b"json" not in (content_type or b"").lower():
+                fault = Fault(Side.CLIENT, Kind.BAD_MEDIA_TYPE, "Send the body as content-type: application/json.")
+        if fault is None and request.special[Role.CONTENT_ENCODING] not in (None, b"identity"):
+            fault = Fault(Side.CLIENT, Kind.BAD_MEDIA_TYPE, "Send the body without content-encoding.")
+        return call, fault
+
+    def _find_door(self, request: Request) -> Door | None:
+        for prefix, door in self._prefixes:
+            if request.path.startswith(prefix):
+                return door
+        if request.path.startswith(b"/v1/"):
+            path = request.path.decode("latin-1")
+            for pattern, door in self._passthrough:
+                if fnmatchcase(path, pattern):
+                    return door
+        return None
+
+    def _identify_call(self, call: Call) -> None:
+        special = call.request.special
+        given = special[_REQUEST_ID]
+        if given is not None and _ID.fullmatch(given):
+            call.id = given
+        else:
+            call.id = b"%032x" % getrandbits(128)
+        parent = special[_TRACEPARENT_ROLE]
+        if special[_TRACE_ID] is not None and _ID.fullmatch(special[_TRACE_ID] or b""):
+            call.trace = special[_TRACE_ID] or b""
+        elif parent is not None and (match := _TRACEPARENT.fullmatch(parent)) is not None:
+            call.trace = match[1]
+        else:
+            call.trace = call.id
+
+    def _identify_caller(self, call: Call, ring: Keyring) -> Fault | None:
+        special = call.request.special
+        authorization = special[_AUTHORIZATION]
+        if authorization is not None and authorization[:7].lower() == b"bearer ":
+            presented = authorization[7:].strip(b" \t")
+        else:
+            presented = special[_API_KEY] or self._key_in_query(call.request)
+        principal = ring.identify(presented)
+        if principal is None:
+            text = "The API key is not known." if presented else "An API key is needed: Authorization: Bearer KEY."
+            return Fault(Side.CLIENT, Kind.NO_KEY, text)
+        call.principal = principal
+        return None
+
+    def _key_in_query(self, request: Request) -> bytes:
+        name = self._keys.query_param
+        if not name or not request.query:
+            return b""
+        return dict(parse_qsl(request.query.decode("latin-1"))).get(name, "").encode("latin-1", "replace")
+
+    def _pass_through(self, call: Call) -> Fault | None:
+        """Find the backend that lists this path: by X-Backend, else the first one."""
+        principal = call.principal
+        if principal is not None and not principal.passthrough:
+            return Fault(Side.CLIENT, Kind.PATH_FORBIDDEN, "This key may not use paths that are passed through.")
+        path = call.request.path.decode("latin-1")
+        wanted = call.request.special[Role.BACKEND]
+        for group in self._routes.groups.values():
+            if wanted is not None and group.name.encode() != wanted:
+                continue
+            if not any(fnmatchcase(path, pattern) for pattern in group.passthrough):
+                continue
+            if principal is not None and not any(principal.may_use(model) for model in group.models):
+                continue
+            call.route = self._routes.of_backend(group.name)
+            return None
+        return Fault(Side.CLIENT, Kind.UNKNOWN_PATH, "No backend takes this path for this key.")
+
+    # A body is complete, or never will be.
+
+    def serve(self, call: Call) -> None:
+        """Answer *call*, whose body is complete."""
+        if call.request.method == b"OPTIONS" and b"OPTIONS" not in call.endpoint.methods:
+            self._answer(call, self._preflight(call))
+            return
+        if call.operation is None:
+            self._proxy.begin(call)
+            return
+        call.at_begin = monotonic()
+        answer = call.operation(call)
+        if isinstance(answer, Fault):
+            self._fault(call, answer)
+        else:
+            self._answer(call, answer)
+
+    def refuse(self, call: Call, fault: Fault) -> None:
+        """Answer *fault*; the connection's owner decides beforehand whether it can live on (`client.reusable`)."""
+        self._fault(call, fault)
+
+    def refuse_head(self, client: Client, fault: Fault, at_start: float) -> None:
+        """Answer *fault* to bytes that are no request."""
+        call = Call(client, Request(), NOWHERE, self._budget)
+        call.at_start = at_start
+        call.id = call.trace = b"%032x" % getrandbits(128)
+        self._fault(call, fault)
+
+    def gone(self, call: Call) -> None:
+        """The client left while its body was still coming."""
+        call.fault = Fault(Side.CLIENT, Kind.CLIENT_GONE, "The client closed the connection.")
+        call.status = call.fault.status
+        self._end(call)
+
+    def _preflight(self, call: Call) -> Answer:
+        headers = ", ".join(self._cors.headers)
+        if headers == "*":
+            # The wildcard does not cover Authorization (Fetch standard, section 4.9): name what was asked for.
+            asked = call.request.special[Role.CORS_HEADERS]
+            headers = asked.decode("latin-1") if asked is not None and _ID_LIST.fullmatch(asked) else "*"
+        call.cors += (
+            b"access-control-allow-methods: " + b", ".join(call.endpoint.methods) + b"\r\n"
+            b"access-control-allow-headers: " + headers.encode("latin-1") + b"\r\n"
+            b"access-control-max-age: %d\r\n" % self._cors.max_age
+        )
+        return Answer(204, b"", b"")
+
+    def _answer(self, call: Call, answer: Answer) -> None:
+        fields = ((b"content-type", answer.content_type),) if answer.content_type else ()
+        head = ResponseHead(answer.status, fields, len(answer.body))
+        answer_whole(call, head, answer.body, self._clock.date)
+        self._end(call)
+        call.client.answered()
+
+    def _fault(self, call: Call, fault: Fault) -> None:
+        answer_fault(call, fault, self._clock.date)
+        self._end(call)
+        call.client.answered()
+
+    def _end(self, call: Call) -> None:
+        call.drop_body()
+        self._settler.settle(call)
+
+
+_ID_LIST: Final = re.compile(rb"[A-Za-z0-9._, -]{1,1024}")
+
+
+def _passthrough_doors(routes: Routes) -> tuple[tuple[str, Door], ...]:
+    methods = tuple(sorted(METHODS - {b"HEAD", b"OPTIONS"}))
+    patterns = dict.fromkeys(pattern for group in routes.groups.values() for pattern in group.passthrough)
+    return tuple(
+        (pattern, Door(Endpoint(pattern, Body.ANY, methods=methods, media=True), False, None)) for pattern in patterns
+    )

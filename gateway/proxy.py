@@ -1,0 +1,356 @@
+"""The life of a call, step by step, in the order in which the steps happen.
+
+Owns the sequence: route, pick, attempt, judge the head, commit, end or fail, and the call's deadlines. It refuses
+sockets and bytes on the wire (backends and sinks), the retry law (`routing.retry`), statuses (`errors`) and
+bookkeeping (`settle`). One Proxy is made per worker by `gateway.build`.
+
+Every step is a plain function called from a socket's callback. A step may end the call, so each step that comes after
+another looks at `call.phase` or runs last.
+"""
+
+from __future__ import annotations
+
+from gateway.call import Attempt, Call, Phase
+from gateway.clock import Clock, monotonic
+from gateway.errors import Fault, Kind, Retry, Side
+from gateway.relay import PARTIAL_EVENT_LIMIT, BodySink, EventSink, answer_fault
+from gateway.routing.balance import eligible
+from gateway.routing.endpoints import Body
+from gateway.routing.retry import may_retry
+from gateway.routing.routes import Route, Routes
+from gateway.settle import Settler
+from protocols import multipart, sse
+from protocols.http1.fields import Role
+from protocols.http1.response import ResponseHead
+from protocols.openai.body import BodyError, ask_for_usage, decode_fields, flag_field, text_field
+from protocols.openai.errors import carries_error
+
+
+class Proxy:
+    """The steps. `begin` is called by the client's connection, the others by the attempt's backend."""
+
+    __slots__ = ("_clock", "_routes", "_settler", "active")
+
+    def __init__(self, routes: Routes, settler: Settler, clock: Clock) -> None:
+        self._routes = routes
+        self._settler = settler
+        self._clock = clock
+        #: Calls that were begun and are not settled.
+        self.active: set[Call] = set()
+
+    # From the client: a whole request.
+
+    def begin(self, call: Call) -> None:
+        """Admit *call* and make its first attempt; its body is complete."""
+        call.at_begin = monotonic()
+        self.active.add(call)
+        fault = self._read_body(call) or self._find_route(call)
+        if fault is not None:
+            self._refuse(call, fault)
+            return
+        self._attempt(call)
+
+    def _read_body(self, call: Call) -> Fault | None:
+        """Find the model, and whether a stream is asked for."""
+        kind = call.endpoint.body
+        if kind is Body.ANY:
+            return None
+        if kind is Body.FORM and not _is_json(call):
+            return self._read_form(call)
+        try:
+            fields = decode_fields(call.body)
+        except BodyError as error:
+            return Fault(Side.CLIENT, Kind.BAD_JSON, f"The body is not valid JSON: {error}")
+        try:
+            call.model = text_field(fields, "model") or ""
+        except BodyError as error:
+            return Fault(Side.CLIENT, Kind.BAD_MODEL, str(error), param="model")
+        try:
+            call.stream = flag_field(fields, "stream")
+        except BodyError as error:
+            return Fault(Side.CLIENT, Kind.BAD_STREAM, str(error), param="stream")
+        call.fields = fields
+        return None
+
+    def _read_form(self, call: Call) -> Fault | None:
+        boundary = multipart.boundary(call.request.special[Role.CONTENT_TYPE] or b"")
+        if boundary is None:
+            return Fault(Side.CLIENT, Kind.BAD_MEDIA_TYPE, "Send application/json or multipart/form-data.")
+        try:
+            model = multipart.field(call.body, boundary, b"model")
+            stream = multipart.field(call.body, boundary, b"stream")
+        except ValueError as error:
+            return Fault(Side.CLIENT, Kind.BAD_REQUEST, f"The form cannot be read: {error}")
+        call.model = model.decode("utf-8", "replace") if model is not None else ""
+        call.stream = stream is not None and stream.lower() == b"true"
+        return None
+
+    def _find_route(self, call: Call) -> Fault | None:
+        principal = call.principal
+        if call.endpoint.body is Body.ANY:
+            return None  # the front found the route by the path
+        model = call.model
+        if not model:
+            return Fault(Side.CLIENT, Kind.MISSING_MODEL, "The request names no model.", param="model")
+        route = self._routes.find(model)
+        if route is None:
+            if not self._routes.complete:
+                text = "A backend has not yet told which models it serves; try again soon."
+                return Fault(Side.GATEWAY, Kind.MODELS_UNKNOWN, text)
+            return Fault(Side.CLIENT, Kind.UNKNOWN_MODEL, f"The model '{model[:128]}' does not exist.", param="model")
+        if principal is not None and not principal.may_use(model):
+            text = f"This key may not use the model '{model[:128]}'."
+            return Fault(Side.CLIENT, Kind.MODEL_FORBIDDEN, text, param="model")
+        call.route = route
+        self._apply_policy(call, route)
+        return None
+
+    def _apply_policy(self, call: Call, route: Route) -> None:
+        policy = route.policy
+        if policy.total:
+            call.total_deadline = call.deadline = call.at_start + policy.total
+        fields = call.fields
+        if fields is not None and call.stream and call.endpoint.streams_usage and policy.inject_usage:
+            call.usage_injected = ask_for_usage(fields)
+
+    # One attempt.
+
+    def _attempt(self, call: Call) -> None:
+        route = call.route
+        assert route is not None
+        call.move(Phase.CONNECTING)
+        now = monotonic()
+        if call.at_attempt == 0.0:
+            call.at_attempt = now
+        peers = eligible(route.peers, now, call.tried)
+        peer = peers[0] if len(peers) == 1 else route.policy.balancer.pick(peers)
+        attempt = Attempt(call, peer, self, now)
+        attempt.trial = peer.state.begin(now)
+        call.attempt = attempt
+        call.peer = peer
+        call.tries += 1
+        peer.backend.begin(call, attempt)
+
+    def sent(self, attempt: Attempt) -> None:
+        """The request left; a stream's first byte is waited for from now on."""
+        call = attempt.call
+        call.move(Phase.WAITING)
+        call.at_sent = now = monotonic()
+        route = call.route
+        if call.stream and route is not None and route.policy.first_byte:
+            call.deadline = min(call.total_deadline, now + route.policy.first_byte)
+
+    def head(self, attempt: Attempt, head: ResponseHead) -> None:
+        """The upstream's verdict. Nothing is told to the client before the first body bytes are sound."""
+        call = attempt.call
+        call.move(Phase.PROBATION)
+        call.at_head = monotonic()
+        attempt.response = head
+        attempt.peer.state.answered()
+        if head.status == 401:
+            # The upstream's own words may echo our credentials, and the client can do nothing about them.
+            text = "The upstream refused the gateway's credentials."
+            self._abort(attempt, Fault(Side.UPSTREAM, Kind.UPSTREAM_UNAUTHORIZED, text))
+
+    def first(self, attempt: Attempt, payload: bytes) -> None:
+        """Payload before the commit point: commit, or wait for a whole event, or fail."""
+        head = attempt.response
+        assert head is not None
+        if not payload:
+            return
+        if attempt.call.at_first == 0.0:
+            attempt.call.at_first = monotonic()
+        if not head.is_event_stream or head.status >= 300:
+            self._commit_body(attempt, head, payload)
+            return
+        payload = attempt.held + payload
+        verdict = self._judge_first_event(payload)
+        if verdict is None:
+            attempt.held = payload
+        elif isinstance(verdict, Fault):
+            self._abort(attempt, verdict)
+        else:
+            self._commit_events(attempt, head, payload)
+
+    def _judge_first_event(self, payload: bytes) -> Fault | bool | None:
+        """True: sound, commit. None: no whole event with data yet. A fault: the stream failed before it began."""
+        for event in sse.split_events(payload):
+            data = sse.data_of(event)
+            if data is None:
+                continue
+            if carries_error(data):
+                text = "The upstream sent an error in place of an answer."
+                return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR_EVENT, text, Retry.REPEATABLE, body=data)
+            if data[:1] not in b"{[" or data == b"[DONE]":
+                text = "The upstream's stream did not begin with an answer."
+                return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE)
+            return True
+        return True if len(payload) > PARTIAL_EVENT_LIMIT else None
+
+    # The commit point.
+
+    def _commit_body(self, attempt: Attempt, head: ResponseHead, payload: bytes) -> None:
+        call = attempt.call
+        self._commit(attempt, head)
+        attempt.sink = sink = BodySink(call, self._clock)
+        upstream = (call.at_first or call.at_head) - call.at_sent
+        timing = b"server-timing: gw;dur=%.3f, up;dur=%.3f\r\n" % (call.overhead * 1e3, upstream * 1e3)
+        sink.start(head, payload, attempt.peer.answer_line + timing)
+
+    def _commit_events(self, attempt: Attempt, head: ResponseHead, payload: bytes) -> None:
+        call = attempt.call
+        self._commit(attempt, head)
+        attempt.held = b""
+        attempt.sink = sink = EventSink(call, self._clock)
+        sink.start(head, payload, attempt.peer.answer_line)
+
+    def _commit(self, attempt: Attempt, head: ResponseHead) -> None:
+        """From here on nothing is repeated: the client sees this answer. The request is not needed any more."""
+        call = attempt.call
+        call.move(Phase.RELAYING)
+        call.status = head.status
+        call.drop_body()
+        route = call.route
+        idle = route.policy.idle if route is not None and head.is_event_stream else 0.0
+        call.idle = idle
+        call.deadline = min(call.total_deadline, self._clock.now + idle) if idle else call.total_deadline
+        call.client.answering()
+
+    # The end.
+
+    def end(self, attempt: Attempt) -> None:
+        """The upstream's answer is complete by its framing."""
+        call = attempt.call
+        head = attempt.response
+        assert head is not None
+        if call.phase is Phase.PROBATION:
+            if head.is_event_stream and head.status < 300:
+                text = "The upstream's stream ended before its first event."
+                self.failed(attempt, Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE))
+                return
+            self._commit_body(attempt, head, b"")
+        assert attempt.sink is not None
+        attempt.sink.end()
+        self._finish_attempt(attempt)
+        self._settle(call)
+        call.client.answered()
+
+    def failed(self, attempt: Attempt, fault: Fault) -> None:
+        """The attempt broke: make another, or tell the client."""
+        call = attempt.call
+        now = monotonic()
+        if fault.retry is not Retry.NEVER and call.phase < Phase.PROBATION and fault.side is Side.UPSTREAM:
+            if fault.retry is not Retry.REUSED:  # a worn-out connection says nothing about its peer
+                attempt.peer.state.failed(now, attempt.trial)
+        self._finish_attempt(attempt)
+        if call.phase is Phase.RELAYING:
+            assert attempt.sink is not None
+            call.fault = fault
+            attempt.sink.fail(fault)
+            self._settle(call)
+            return
+        if now < call.total_deadline and may_retry(call, fault):
+            self._try_again(call, attempt, fault)
+            return
+        self._refuse(call, fault)
+
+    def _try_again(self, call: Call, attempt: Attempt, fault: Fault) -> None:
+        if fault.retry is Retry.REUSED:
+            call.lost_reused = True
+        else:
+            call.tried += (attempt.peer,)
+        call.deadline = call.total_deadline
+        self._settler.retried(attempt.peer, fault)
+        self._attempt(call)
+
+    def _abort(self, attempt: Attempt, fault: Fault) -> None:
+        """Give the exchange up because of what the upstream said."""
+        if attempt.exchange is not None:
+            attempt.exchange.abort()
+        self.failed(attempt, fault)
+
+    def _finish_attempt(self, attempt: Attempt) -> None:
+        """Count the attempt out of its peer, exactly once, and untie it from its exchange."""
+        attempt.peer.state.end()
+        attempt.call.attempt = None
+        attempt.exchange = None
+        self._settler.attempted(attempt)
+
+    # From the client's connection.
+
+    def gone(self, call: Call) -> None:
+        """The client left: stop the upstream at once. Nobody upstream is blamed."""
+        self._stop(call, Fault(Side.CLIENT, Kind.CLIENT_GONE, "The client closed the connection."))
+
+    def stop(self, call: Call, fault: Fault) -> None:
+        """End *call* with *fault* in whatever phase it is, and tell the client."""
+        attempt = call.attempt
+        if attempt is None:
+            return
+        if attempt.exchange is not None:
+            attempt.exchange.abort()
+        self.failed(attempt, fault)
+
+    def pause(self, call: Call) -> None:
+        """The client reads slowly."""
+        if call.attempt is not None and call.attempt.exchange is not None:
+            call.attempt.exchange.pause()
+
+    def resume(self, call: Call) -> None:
+        if call.attempt is not None and call.attempt.exchange is not None:
+            call.attempt.exchange.resume()
+
+    def _stop(self, call: Call, fault: Fault) -> None:
+        attempt = call.attempt
+        if attempt is not None:
+            if attempt.exchange is not None:
+                attempt.exchange.abort()
+            self._finish_attempt(attempt)
+        call.fault = fault
+        call.status = call.status or fault.status
+        self._settle(call)
+
+    def crashed(self, call: Call) -> None:
+        """A step of *call* raised: a bug of ours, which must not leave anything behind."""
+        if call.phase is not Phase.SETTLED:
+            self._stop(call, Fault(Side.GATEWAY, Kind.INTERNAL, "The gateway failed to serve the call."))
+
+    # Deadlines.
+
+    def sweep(self, now: float) -> None:
+        """End the calls whose deadline is past."""
+        due = [call for call in self.active if now >= call.deadline]
+        for call in due:
+            self._expire(call, now)
+
+    def _expire(self, call: Call, now: float) -> None:
+        attempt = call.attempt
+        if now < call.total_deadline and attempt is not None and attempt.sink is not None:
+            quiet_until = attempt.sink.at_last + call.idle
+            if now < quiet_until:  # bytes came since the deadline was set: it is only moved when it is reached
+                call.deadline = min(call.total_deadline, quiet_until)
+                return
+        if now >= call.total_deadline:
+            text = "The call took longer than its total time."
+        elif call.phase is Phase.RELAYING:
+            text = "The upstream's stream stalled."
+        else:
+            text = "The upstream did not begin to answer in time."
+        self.stop(call, Fault(Side.UPSTREAM, Kind.UPSTREAM_SLOW, text, Retry.NEVER, timed_out=True))
+
+    # Faults to the client.
+
+    def _refuse(self, call: Call, fault: Fault) -> None:
+        """Answer *fault*: nothing of another answer was sent."""
+        answer_fault(call, fault, self._clock.date)
+        self._settle(call)
+        call.client.answered()
+
+    def _settle(self, call: Call) -> None:
+        self.active.discard(call)
+        call.drop_body()
+        self._settler.settle(call)
+
+
+def _is_json(call: Call) -> bool:
+    return b"json" in (call.request.special[Role.CONTENT_TYPE] or b"").lower()

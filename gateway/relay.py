@@ -1,0 +1,252 @@
+"""The answer's way to the client: sinks, and the heads that they begin with.
+
+Owns the bytes between the commit point and the end of an answer. It refuses policy: `gateway.proxy` chooses the sink,
+once, and decides what a failure means. A sink is made for each committed answer.
+
+A sink's `feed` runs for every read from an upstream: no task, no queue, no parsing on the usual path.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.call import Call
+from gateway.clock import Clock
+from gateway.errors import RETRY_AFTER, Fault, Kind
+from protocols import sse
+from protocols.http1.framing import LAST_CHUNK, chunk
+from protocols.http1.response import STATUS_LINES, ResponseHead
+from protocols.openai.errors import error_body
+from protocols.openai.usage import USAGE_KEY, USAGE_WINDOW, find_usage, usage_of_chunk
+
+#: A partial event is held back up to this size; past it the bytes flow, and a break can only be told by a cut.
+PARTIAL_EVENT_LIMIT: Final = 256 << 10
+
+_JSON: Final = ((b"content-type", b"application/json"),)
+_RETRY_AFTER: Final = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (RETRY_AFTER, RETRY_AFTER * 1000)
+_CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+_CLOSE: Final = b"connection: close\r\n"
+_KEEP: Final = b"connection: keep-alive\r\n"
+#: Told to whatever proxies stand between us and the client (nginx, browsers): events must not be held back.
+_EVENT_LINES: Final = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
+
+
+def answer_head(call: Call, head: ResponseHead, date: bytes, framing: bytes, more: bytes = b"") -> bytes:
+    """The head of an answer to *call*: *head*'s lines, the gateway's own, and the framing of the body."""
+    request = call.request
+    connection = b""
+    if not call.client.reusable:
+        connection = _CLOSE
+    elif not request.http_1_1:
+        connection = _KEEP
+    return b"".join(
+        (
+            STATUS_LINES[head.status],
+            *head.lines,
+            date,
+            b"x-request-id: ",
+            call.id,
+            b"\r\nx-trace-id: ",
+            call.trace,
+            b"\r\n",
+            call.cors,
+            more,
+            connection,
+            framing,
+            b"\r\n",
+        )
+    )
+
+
+def answer_fault(call: Call, fault: Fault, date: bytes) -> None:
+    """Answer *call* with *fault*, of which nothing but the message and the code is told."""
+    kind = fault.kind
+    body = fault.body or error_body(fault.message, kind.type, kind.code, fault.param)
+    head = ResponseHead(kind.status, _JSON, len(body))
+    call.fault = fault
+    more = _RETRY_AFTER if kind.status in (429, 503) else b""
+    if kind is Kind.BAD_METHOD:
+        more = b"allow: " + b", ".join(call.endpoint.methods) + b"\r\n"
+    answer_whole(call, head, body, date, more)
+
+
+def answer_whole(call: Call, head: ResponseHead, body: bytes, date: bytes, more: bytes = b"") -> None:
+    """Answer *call* with a body that the gateway itself made."""
+    framing = b"" if head.status == 204 else b"content-length: %d\r\n" % len(body)
+    start = answer_head(call, head, date, framing, more)
+    if call.request.method == b"HEAD":
+        body = b""
+    call.status = head.status
+    call.bytes_out = len(body)
+    call.client.answering()
+    call.client.send(start + body)
+
+
+class BodySink:
+    """A body whose content the gateway does not look into: its length is kept, or it is chunked again per read."""
+
+    __slots__ = ("_call", "_chunked", "_client", "_clock", "_left", "_window", "at_last")
+
+    def __init__(self, call: Call, clock: Clock) -> None:
+        self._call = call
+        self._client = call.client
+        self._clock = clock
+        self._chunked = False
+        self._window = b""
+        self.at_last = clock.now
+
+    def start(self, head: ResponseHead, payload: bytes, more: bytes) -> None:
+        """Send the head and the first payload in one write."""
+        call = self._call
+        if head.length is not None:
+            framing = b"content-length: %d\r\n" % head.length
+        elif call.client.chunked:
+            self._chunked = True
+            framing = _CHUNKED
+        else:
+            call.client.reusable = False
+            framing = b""
+        start = answer_head(call, head, self._clock.date, framing, more)
+        call.bytes_out += len(payload)
+        self._window = payload
+        self._client.send(start + chunk(payload) if self._chunked and payload else start + payload)
+
+    def feed(self, payload: bytes, framed: bytes | None = None) -> None:
+        if not payload:
+            return
+        self.at_last = self._clock.now
+        self._call.bytes_out += len(payload)
+        self._window = payload if len(payload) >= USAGE_WINDOW else self._window[-USAGE_WINDOW:] + payload
+        self._client.send((framed or chunk(payload)) if self._chunked else payload)
+
+    def end(self) -> None:
+        self._call.usage = find_usage(self._window)
+        if self._chunked:
+            self._client.send(LAST_CHUNK)
+
+    def fail(self, fault: Fault) -> None:
+        self._client.cut()
+
+
+class EventSink:
+    """A stream of events, relayed whole: what is after the last blank line waits for its end.
+
+    So a stream that breaks never leaves half an event before the error event, which is a JSON crash in the client.
+    """
+
+    __slots__ = (
+        "_call",
+        "_chunked",
+        "_client",
+        "_clock",
+        "_ends_with_done",
+        "_raw",
+        "_tail",
+        "_withhold",
+        "at_last",
+    )
+
+    def __init__(self, call: Call, clock: Clock) -> None:
+        self._call = call
+        self._client = call.client
+        self._clock = clock
+        self._chunked = call.client.chunked
+        #: The usage event was asked for by us, not by the client.
+        self._withhold = call.usage_injected
+        #: Bytes after the last blank line.
+        self._tail = b""
+        #: A partial event grew past its limit: bytes flow as they come.
+        self._raw = False
+        self._ends_with_done = False
+        self.at_last = clock.now
+
+    def start(self, head: ResponseHead, payload: bytes, more: bytes) -> None:
+        """Send the head and the first events in one write."""
+        if not self._chunked:
+            self._client.reusable = False
+        framing = _CHUNKED if self._chunked else b""
+        start = answer_head(self._call, head, self._clock.date, framing, more + _EVENT_LINES)
+        events = self._whole_events(payload)
+        self._client.send(start + self._framed(events) if events else start)
+
+    def feed(self, payload: bytes, framed: bytes | None = None) -> None:
+        """The usual read, exactly one chunk that ends with a blank line, is written as it came."""
+        self.at_last = self._clock.now
+        call = self._call
+        if (
+            framed is not None
+            and payload.endswith(b"\n\n")
+            and not self._tail
+            and not self._raw
+            and self._chunked
+            and USAGE_KEY not in payload
+        ):
+            call.events += 1
+            call.bytes_out += len(payload)
+            self._ends_with_done = payload.endswith(b"[DONE]\n\n")
+            self._client.send(framed)
+            return
+        events = self._whole_events(payload)
+        if events:
+            self._client.send(self._framed(events))
+
+    def end(self) -> None:
+        if self._tail:  # no blank line after the last event: the upstream ended properly all the same
+            self._call.bytes_out += len(self._tail)
+            self._client.send(self._framed(self._tail))
+            self._tail = b""
+        if self._chunked:
+            self._client.send(LAST_CHUNK)
+
+    def fail(self, fault: Fault) -> None:
+        """An error event, no [DONE], no last chunk, then FIN."""
+        if not self._raw:
+            kind = fault.kind
+            body = error_body(fault.message, kind.type, kind.code)
+            self._client.send(self._framed(sse.data_event(body)))
+        self._client.cut()
+
+    @property
+    def ends_with_done(self) -> bool:
+        """Whether the last event relayed was the [DONE] that ends a stream of OpenAI's."""
+        return self._ends_with_done
+
+    def _framed(self, payload: bytes) -> bytes:
+        return chunk(payload) if self._chunked else payload
+
+    def _whole_events(self, payload: bytes) -> bytes:
+        """What of the tail and *payload* may be written now."""
+        if self._raw:
+            self._call.bytes_out += len(payload)
+            return payload
+        data = self._tail + payload if self._tail else payload
+        border = sse.last_border(data)
+        if border == 0 and len(data) > PARTIAL_EVENT_LIMIT:
+            self._raw = True
+            self._tail = b""
+            self._call.bytes_out += len(data)
+            return data
+        self._tail = data[border:]
+        events = data[:border]
+        if not events:
+            return b""
+        self._ends_with_done = events.rstrip().endswith(b"[DONE]")
+        if USAGE_KEY in events:
+            events = self._look_for_usage(events)
+        self._call.events += 1
+        self._call.bytes_out += len(events)
+        return events
+
+    def _look_for_usage(self, events: bytes) -> bytes:
+        """Note the usage; return *events* without the one that only our asking brought."""
+        kept = []
+        for event in sse.split_events(events):
+            data = sse.data_of(event)
+            if data is not None and USAGE_KEY in data:
+                usage, alone = usage_of_chunk(data)
+                if usage is not None:
+                    self._call.usage = usage
+                    if alone and self._withhold:
+                        continue
+            kept.append(event)
+        return b"".join(kept)

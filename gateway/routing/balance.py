@@ -1,0 +1,94 @@
+"""Who of the eligible peers is picked.
+
+Owns `eligible` and the balancers. It refuses to count calls (`PeerState` does) and to know connections. A Balancer is
+made for each route by `gateway.build`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from gateway.routing.peer import Peer
+
+
+class Balancer(Protocol):
+    """The seam: one method."""
+
+    def pick(self, peers: Sequence[Peer]) -> Peer:
+        """One of *peers*, which is not empty and holds only peers that may be used."""
+
+
+def eligible(peers: Sequence[Peer], now: float, tried: Sequence[Peer] = ()) -> Sequence[Peer]:
+    """The peers worth trying: not tried by this call, not cooling down; all of them where nothing else is left."""
+    if tried:
+        peers = [peer for peer in peers if peer not in tried] or peers
+    up = [peer for peer in peers if peer.state.proven or now >= peer.state.retry_at]
+    return up or peers
+
+
+class LeastConnections:
+    """The fewest calls in flight for its weight; ties at random, so that idle peers share evenly."""
+
+    def pick(self, peers: Sequence[Peer]) -> Peer:
+        best = peers[0]
+        least = best.state.in_flight / best.weight
+        ties = 1
+        for peer in peers[1:]:
+            load = peer.state.in_flight / peer.weight
+            if load < least:
+                best, least, ties = peer, load, 1
+            elif load == least:
+                ties += 1
+                if random.random() * ties < 1.0:  # reservoir sampling: each of the tied is as likely
+                    best = peer
+        return best
+
+
+class RoundRobin:
+    """Smooth weighted round robin, as nginx does it: weights 5, 1, 1 give a a b a c a a."""
+
+    def pick(self, peers: Sequence[Peer]) -> Peer:
+        total = 0
+        best = peers[0]
+        for peer in peers:
+            peer.state.turn += peer.weight
+            total += peer.weight
+            if peer.state.turn > best.state.turn:
+                best = peer
+        best.state.turn -= total
+        return best
+
+
+class Random:
+    """At random, by weight."""
+
+    def pick(self, peers: Sequence[Peer]) -> Peer:
+        left = random.random() * sum(peer.weight for peer in peers)
+        for peer in peers:
+            left -= peer.weight
+            if left < 0:
+                return peer
+        return peers[-1]
+
+
+class PowerOfTwo:
+    """The less busy of two drawn at random: nearly as even as least connections, blind to no peer for long."""
+
+    def pick(self, peers: Sequence[Peer]) -> Peer:
+        if len(peers) == 1:
+            return peers[0]
+        first, second = random.sample(peers, 2)
+        a = first.state.in_flight * second.weight
+        b = second.state.in_flight * first.weight
+        return first if a <= b else second
+
+
+#: The TOML word -> the class; read by `gateway.build`.
+BALANCERS: Final[dict[str, type[Balancer]]] = {
+    "least_connections": LeastConnections,
+    "round_robin": RoundRobin,
+    "random": Random,
+    "p2c": PowerOfTwo,
+}

@@ -1,0 +1,96 @@
+"""Peers: what configuration gives (`Peer`) and what is observed of it (`PeerState`).
+
+Owns both, and the cool-down of a peer that fails fast. It refuses connections (`gateway.upstream.pool`) and the choice
+among peers (`gateway.routing.balance`). Made by `gateway.build`; the state outlives a change of configuration.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from gateway.call import Backend
+
+#: Seconds that a peer is skipped after its first failure; doubled with each further one, up to the limit.
+COOL_DOWN: Final = 1.0
+COOL_DOWN_LIMIT: Final = 30.0
+
+
+class PeerState:
+    """What is observed of one peer.
+
+    A peer is *proven* while its last word was an answer. One that is not gets a single trial per cool-down, because a
+    peer that fails at once is always the least busy and would draw every call (RELIABILITY's black hole).
+    """
+
+    __slots__ = ("cool_downs", "failures", "in_flight", "proven", "retry_at", "turn")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.proven = False
+        #: Failures in a row, counted once per cool-down.
+        self.failures = 0
+        #: Monotonic seconds before which an unproven peer is skipped.
+        self.retry_at = 0.0
+        #: Cool-downs begun, for the metrics.
+        self.cool_downs = 0
+        #: The running weight of smooth weighted round robin.
+        self.turn = 0
+
+    def available(self, now: float) -> bool:
+        return self.proven or now >= self.retry_at
+
+    def begin(self, now: float) -> bool:
+        """Count a call in; True where it is the trial that finds out whether the peer is back."""
+        self.in_flight += 1
+        if self.proven or now < self.retry_at:
+            return False
+        self.retry_at = now + self._cool_down(self.failures)
+        return True
+
+    def end(self) -> None:
+        """Count a call out. Called exactly once for each `begin`."""
+        self.in_flight -= 1
+        if self.in_flight < 0:
+            raise AssertionError("a peer's in-flight count fell below zero")
+
+    def answered(self) -> None:
+        """The peer sent a response head: it is there."""
+        self.proven = True
+        self.failures = 0
+
+    def failed(self, now: float, trial: bool) -> None:
+        """The peer refused a connection or lost a call before its head.
+
+        Calls that were under way beside the trial report the same outage; they do not lengthen it.
+        """
+        if self.proven or trial:
+            self.proven = False
+            self.failures += 1
+            self.cool_downs += 1
+            self.retry_at = now + self._cool_down(self.failures - 1)
+
+    @staticmethod
+    def _cool_down(doublings: int) -> float:
+        return min(COOL_DOWN_LIMIT, COOL_DOWN * 2.0 ** min(doublings, 16))
+
+    def __repr__(self) -> str:
+        word = "proven" if self.proven else f"unproven, {self.failures} failures"
+        return f"<PeerState {word}, {self.in_flight} in flight>"
+
+
+class Peer:
+    """One upstream address, as configured. `url` is for operators: logs and labels, never an error body."""
+
+    __slots__ = ("answer_line", "backend", "state", "url", "weight")
+
+    def __init__(self, backend: Backend, url: str, weight: int = 1) -> None:
+        self.backend = backend
+        self.url = url
+        #: What an answer's head says about where it came from.
+        self.answer_line = b"x-upstream: " + backend.name.encode("latin-1", "replace") + b"\r\n"
+        self.weight = weight
+        self.state = PeerState()
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.backend.name} {self.url} {self.state!r}>"

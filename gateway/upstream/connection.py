@@ -1,0 +1,244 @@
+"""One upstream connection and the exchange that it carries.
+
+Owns `UpstreamConnection`: sending a request, parsing the answer's head, decoding its body, and the proof that the
+connection is clean before it is reused. It refuses to connect (`pool`), to choose a peer and to retry. Made by the
+pool for each connection that it opens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Final, cast
+
+from gateway.call import Receiver
+from gateway.clock import monotonic
+from gateway.errors import Fault, Kind, Retry, Side
+from protocols.http1.errors import WireError
+from protocols.http1.framing import Decoder
+from protocols.http1.response import HEAD_END, HEAD_LIMIT, ResponseHead, parse_response_head
+from protocols.http1.state import UpstreamState, move_upstream
+
+if TYPE_CHECKING:
+    from gateway.upstream.pool import Pool
+
+#: Interim answers (100, 102, 103) before the final one; more is a peer gone mad.
+INTERIM_LIMIT: Final = 10
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """IDLE > SENT > STREAMING > IDLE or CLOSED. As an `Exchange` it can be aborted, paused and resumed.
+
+    It goes back to its pool from one place only (`_finish`): the request was fully written, the answer is complete,
+    nothing came after it, and the peer keeps the connection open.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "_held",
+        "_interim",
+        "_paused",
+        "_persistent",
+        "_pool",
+        "_receiver",
+        "_transport",
+        "idle_since",
+        "served",
+        "stale_at",
+        "state",
+    )
+
+    def __init__(self, pool: Pool) -> None:
+        # connection
+        self._pool = pool
+        self._transport: asyncio.Transport | None = None
+        self.state = UpstreamState.IDLE
+        self.served = 0
+        #: Monotonic seconds after which it is too old to be reused; set while idle.
+        self.stale_at = 0.0
+        self.idle_since = 0.0
+        # exchange
+        self._receiver: Receiver | None = None
+        self._decoder: Decoder | None = None
+        self._held = b""
+        self._interim = 0
+        self._persistent = False
+        self._paused = False
+
+    # What its owners do.
+
+    def send(self, receiver: Receiver, request: bytes) -> None:
+        """Begin *receiver*'s exchange: write the whole request, in one write."""
+        self.state = move_upstream(self.state, UpstreamState.SENT)
+        self._receiver = receiver
+        receiver.exchange = self
+        assert self._transport is not None
+        self._transport.write(request)
+        receiver.sent()
+
+    def abort(self) -> None:
+        """Give the exchange and the connection up at once."""
+        self._receiver = None
+        if self.state is not UpstreamState.CLOSED:
+            self.state = move_upstream(self.state, UpstreamState.CLOSED)
+            self._pool.closed(self)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self) -> None:
+        if not self._paused and self._transport is not None and self.state is not UpstreamState.CLOSED:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and self._transport is not None and self.state is not UpstreamState.CLOSED:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def is_usable(self, now: float) -> bool:
+        """Whether an idle connection may carry another exchange."""
+        transport = self._transport
+        return transport is not None and now < self.stale_at and not transport.is_closing()
+
+    # The loop's callbacks.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            if self.state is UpstreamState.STREAMING:
+                self._take_body(data)
+            elif self.state is UpstreamState.SENT:
+                self._take_head(self._held + data if self._held else data)
+            elif self.state is UpstreamState.IDLE:
+                self.abort()  # bytes nobody asked for: whose answer would they be?
+        except WireError as error:
+            text = f"The upstream's answer is not valid: {error}."
+            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
+        except Exception as error:  # an error in a step must not pass for a fault of the transport
+            self._pool.crashed(error)
+            self._fail(Fault(Side.GATEWAY, Kind.INTERNAL, "The gateway failed to relay the answer."))
+
+    def eof_received(self) -> None:
+        """The peer's FIN; the transport closes itself and `connection_lost` judges what it means."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        state = self.state
+        if state is UpstreamState.CLOSED:
+            return
+        try:
+            if state is UpstreamState.STREAMING and exc is None and self._decoder is not None:
+                if self._decoder.at_eof():
+                    self._finish()
+                    return
+            self._fail(self._loss())
+        except Exception as error:
+            self._pool.crashed(error)
+
+    # Steps of an exchange.
+
+    def _take_head(self, data: bytes) -> None:
+        receiver = self._receiver
+        assert receiver is not None
+        while True:
+            end = data.find(HEAD_END)
+            if end < 0 or end > HEAD_LIMIT:
+                if len(data) > HEAD_LIMIT:
+                    text = "The upstream's response head is too large."
+                    self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
+                self._held = data
+                return
+            head, decoder = parse_response_head(data[:end])
+            data = data[end + 4 :]
+            if decoder is not None:
+                break
+            self._interim += 1
+            if head.status == 101 or self._interim > INTERIM_LIMIT:
+                text = "The upstream switched protocols or sent too many interim answers."
+                self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
+                return
+        self._held = b""
+        self._decoder = decoder
+        self._persistent = head.persistent
+        if head.keep_alive_timeout or head.keep_alive_max:
+            self._obey_keep_alive(head)
+        self.state = move_upstream(self.state, UpstreamState.STREAMING)
+        receiver.head(head)
+        if self._receiver is not receiver:
+            return  # the step gave the exchange up
+        if data:
+            self._take_body(data)
+        elif decoder.complete:
+            self._finish()
+
+    def _take_body(self, data: bytes) -> None:
+        receiver, decoder = self._receiver, self._decoder
+        assert receiver is not None and decoder is not None
+        payload = decoder.feed(data)
+        sink = receiver.sink
+        if sink is not None:
+            sink.feed(payload, data if decoder.verbatim else None)
+        else:
+            receiver.feed(payload)
+        if decoder.complete and self._receiver is receiver:
+            self._finish()
+
+    def _finish(self) -> None:
+        """The answer is complete. The connection goes back first, so that the next call finds it."""
+        receiver, decoder, transport = self._receiver, self._decoder, self._transport
+        assert receiver is not None and decoder is not None and transport is not None
+        self._receiver = self._decoder = None
+        self._interim = 0
+        clean = (
+            self._persistent
+            and not decoder.excess
+            and not self._paused
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() == 0
+        )
+        if clean:
+            self.served += 1
+            self.state = move_upstream(self.state, UpstreamState.IDLE)
+            self.idle_since = monotonic()
+            self._pool.give(self)
+        else:
+            self._drop()
+        receiver.end()
+
+    def _fail(self, fault: Fault) -> None:
+        """The exchange broke: give the connection up, then report."""
+        receiver, self._receiver = self._receiver, None
+        self._decoder = None
+        self._drop()
+        if receiver is not None:
+            receiver.fail(fault)
+
+    def _drop(self) -> None:
+        if self.state is not UpstreamState.CLOSED:
+            self.state = move_upstream(self.state, UpstreamState.CLOSED)
+            self._pool.closed(self)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _loss(self) -> Fault:
+        """What the loss of the connection means in its present state."""
+        if self.state is UpstreamState.STREAMING:
+            return Fault(Side.UPSTREAM, Kind.UPSTREAM_LOST, "The upstream broke off its answer.")
+        retry = Retry.NEVER
+        if not self._held and not self._interim:
+            reused = self._receiver is not None and self._receiver.reused
+            retry = Retry.REUSED if reused else Retry.REPEATABLE
+        return Fault(Side.UPSTREAM, Kind.UPSTREAM_LOST, "The upstream closed the connection unanswered.", retry)
+
+    def _obey_keep_alive(self, head: ResponseHead) -> None:
+        if head.keep_alive_timeout:
+            self._pool.told_timeout(head.keep_alive_timeout)
+        if head.keep_alive_max and head.keep_alive_max <= self.served + 1:
+            self._persistent = False  # the peer announced that it closes after so many requests
+
+    def __repr__(self) -> str:
+        return f"<UpstreamConnection {self.state.name} served={self.served}>"

@@ -1,0 +1,75 @@
+"""Which models a backend serves, where the configuration says `models = "auto"`: the backend is asked.
+
+Owns one Task per such backend. It refuses the model table (`gateway.routing.routes` is told). Made by
+`gateway.build`, started and closed by the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gateway.observe.logs import Log
+from gateway.upstream.http import Target
+from gateway.upstream.inquiry import InquiryError, ask
+from protocols.openai.models import parse_models
+
+#: Seconds to wait for one list.
+ASK_TIMEOUT: Final = 5.0
+#: Seconds until a backend that gave no list is asked again, doubled up to the refresh interval.
+FIRST_WAIT: Final = 0.5
+
+
+class Discovery:
+    """Asks one backend's peers in turn, now and every *refresh* seconds; tells *learn* what it hears."""
+
+    def __init__(
+        self,
+        name: str,
+        targets: Sequence[Target],
+        refresh: float,
+        learn: Callable[[tuple[str, ...]], None],
+        log: Log,
+    ) -> None:
+        self._name = name
+        self._targets = targets
+        self._refresh = refresh
+        self._learn = learn
+        self._log = log
+        self._known: tuple[str, ...] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        wait = FIRST_WAIT
+        while True:
+            if await self._ask_peers():
+                wait = self._refresh
+            else:
+                wait = min(wait * 2, self._refresh)
+            # Gateways that were started together should not ask together.
+            await asyncio.sleep(wait * random.uniform(0.9, 1.1))
+
+    async def _ask_peers(self) -> bool:
+        """True once some peer told its models; an answer that cannot be had leaves the old one in force."""
+        for target in self._targets:
+            try:
+                models = parse_models(await ask(target, b"/v1/models", ASK_TIMEOUT))
+            except (InquiryError, ValueError) as error:
+                self._log.warning("no list of models", upstream=self._name, reason=str(error))
+                continue
+            if models != self._known:
+                self._known = models
+                self._learn(models)
+                self._log.info("models learnt", upstream=self._name, count=len(models))
+            return True
+        return False

@@ -1,0 +1,181 @@
+"""The http backend: requests written to pooled connections, plain or TLS.
+
+Owns the request as the upstream sees it (line, credentials, body) and the way to a connection. It refuses the answer
+(`connection`), the choice of a peer and retries (`gateway.proxy`). Made by `gateway.build` for each backend with
+http:// or https:// endpoints.
+
+A warm call writes to an idle connection at once; only one that must connect gets a Task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from gateway.call import Attempt, Call
+from gateway.errors import Fault, Kind, Retry, Side
+from gateway.routing.endpoints import Body
+from gateway.routing.peer import Peer
+from gateway.upstream.pool import Pool
+from protocols import multipart
+from protocols.http1.fields import Role
+from protocols.openai.body import join_fields
+
+#: Head starts remembered per peer; doors are few, paths passed through are the clients' choice.
+STARTS_LIMIT: Final = 256
+
+
+class Target:
+    """A peer as requests are written to it.
+
+    *base* is the endpoint's path; *credentials* are whole lines ("authorization: Bearer ... CRLF").
+    """
+
+    __slots__ = ("_base", "_lines", "_starts", "pool")
+
+    def __init__(self, pool: Pool, host: str, base: str, credentials: bytes) -> None:
+        self.pool = pool
+        self._base = base.rstrip("/").encode("latin-1")
+        # The answer is looked into for usage, and compressed events cannot be relayed by their borders.
+        self._lines = b"host: " + host.encode("ascii") + b"\r\naccept-encoding: identity\r\n" + credentials
+        self._starts: dict[tuple[bytes, bytes], bytes] = {}
+
+    def start(self, method: bytes, path: bytes) -> bytes:
+        """The head's constant beginning: request line, Host, credentials."""
+        start = self._starts.get((method, path))
+        if start is None:
+            start = method + b" " + self._path(path) + b" HTTP/1.1\r\n" + self._lines
+            if len(self._starts) < STARTS_LIMIT:
+                self._starts[(method, path)] = start
+        return start
+
+    def _path(self, path: bytes) -> bytes:
+        """An endpoint's path that ends in /v1 takes the place of the request's /v1; any other comes before it."""
+        if self._base.endswith(b"/v1") and path.startswith(b"/v1/"):
+            return self._base + path[3:]
+        return self._base + path
+
+
+class _Connecting:
+    """The exchange of an attempt that has no connection yet."""
+
+    __slots__ = ("task",)
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+
+    def abort(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    def pause(self) -> None:
+        """Nothing is delivered yet."""
+
+    def resume(self) -> None:
+        """Nothing is delivered yet."""
+
+
+class HttpBackend:
+    """A named group of peers that speak HTTP/1.1."""
+
+    def __init__(self, name: str, connect_timeout: float, query_secret: str) -> None:
+        self.name = name
+        self._connect_timeout = connect_timeout
+        #: The query parameter that carries clients' keys; it is not passed on.
+        self._query_secret = query_secret.encode("ascii")
+        self._targets: dict[Peer, Target] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, peer: Peer, target: Target) -> None:
+        """Make *peer* reachable; called while the gateway is built."""
+        self._targets[peer] = target
+
+    @property
+    def pools(self) -> Sequence[Pool]:
+        return [target.pool for target in self._targets.values()]
+
+    def begin(self, call: Call, attempt: Attempt) -> None:
+        target = self._targets[attempt.peer]
+        connection = target.pool.take_nowait(attempt.at_begin)
+        if connection is not None:
+            attempt.reused = True
+            connection.send(attempt, self._request(call, attempt.peer, target))
+            return
+        connecting = _Connecting()
+        attempt.exchange = connecting
+        task = asyncio.get_running_loop().create_task(self._connect(call, attempt, target))
+        connecting.task = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, call: Call, attempt: Attempt, target: Target) -> None:
+        """Connect and send; cancelled by the attempt's abort."""
+        try:
+            async with asyncio.timeout(self._connect_timeout or None):
+                connection = await target.pool.open()
+        except TimeoutError:
+            text = "The upstream could not be reached in time."
+            fault = Fault(Side.UPSTREAM, Kind.NO_PEER, text, Retry.UNSENT, timed_out=True)
+        except ssl.SSLError:
+            text = "A secure connection to the upstream could not be made."
+            fault = Fault(Side.UPSTREAM, Kind.UPSTREAM_TLS, text, Retry.UNSENT)
+        except OSError:
+            fault = Fault(Side.UPSTREAM, Kind.NO_PEER, "The upstream could not be reached.", Retry.UNSENT)
+        else:
+            connection.send(attempt, self._request(call, attempt.peer, target))
+            return
+        attempt.fail(fault)
+
+    async def close(self) -> None:
+        """Abort what runs, and wait for its tasks to be gone."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for pool in self.pools:
+            pool.close()
+
+    # The request, as this backend is to see it.
+
+    def _request(self, call: Call, peer: Peer, target: Target) -> bytes:
+        request = call.request
+        body = self._body(call)
+        parts = [target.start(request.method, self._path(call)), *request.forward]
+        if call.fields is not None and request.special[Role.CONTENT_TYPE] is None:
+            parts.append(b"content-type: application/json\r\n")
+        parts += (b"x-request-id: ", call.id, b"\r\nx-trace-id: ", call.trace)
+        if body or request.method in (b"POST", b"PUT", b"PATCH"):
+            parts.append(b"\r\ncontent-length: %d\r\n\r\n" % len(body))
+            parts.append(body)
+        else:
+            parts.append(b"\r\n\r\n")
+        return b"".join(parts)
+
+    def _path(self, call: Call) -> bytes:
+        request = call.request
+        query = request.query
+        if not query:
+            return request.path
+        if self._query_secret:
+            secret = self._query_secret + b"="
+            query = b"&".join(pair for pair in query.split(b"&") if not pair.startswith(secret))
+        return request.path + b"?" + query if query else request.path
+
+    def _body(self, call: Call) -> bytes:
+        """The body with the model's name there, if it is another; each key once, every value as it came."""
+        route = call.route
+        renamed = route.renames.get(self.name) if route is not None and route.renames else None
+        fields = call.fields
+        if fields is None:
+            if renamed is None or call.endpoint.body is not Body.FORM:
+                return call.body
+            boundary = multipart.boundary(call.request.special[Role.CONTENT_TYPE] or b"")
+            assert boundary is not None
+            return multipart.replace(call.body, boundary, b"model", renamed.encode())
+        if renamed is not None:
+            fields = {**fields, "model": msgspec.Raw(msgspec.json.encode(renamed))}
+        return join_fields(fields)

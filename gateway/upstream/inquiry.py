@@ -1,0 +1,93 @@
+"""A request of the gateway's own to a peer, and its whole answer.
+
+Owns `ask`. It refuses clients' calls (`gateway.proxy`) and what the answer means (`discovery`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from gateway.call import Exchange, Sink
+from gateway.clock import monotonic
+from gateway.errors import Fault
+from gateway.upstream.http import Target
+from protocols.http1.response import ResponseHead
+
+#: Bytes of an answer that are taken; the longest list of models in the wild is under 1 MiB.
+ANSWER_LIMIT: Final = 4 << 20
+
+
+class InquiryError(Exception):
+    """The peer gave no usable answer; the text says why, for the log."""
+
+
+class _Inquiry:
+    """Collects one answer (a `gateway.call.Receiver`)."""
+
+    __slots__ = ("_body", "_future", "_size", "exchange", "reused", "sink", "status")
+
+    def __init__(self, future: asyncio.Future[bytes]) -> None:
+        self.exchange: Exchange | None = None
+        self.sink: Sink | None = None
+        self.reused = False
+        self.status = 0
+        self._future = future
+        self._body: list[bytes] = []
+        self._size = 0
+
+    def sent(self) -> None:
+        """Nothing waits for this but the caller's timeout."""
+
+    def head(self, head: ResponseHead) -> None:
+        self.status = head.status
+
+    def feed(self, payload: bytes, framed: bytes | None = None) -> None:
+        self._size += len(payload)
+        if self._size <= ANSWER_LIMIT:
+            self._body.append(payload)
+        elif self.exchange is not None:
+            self.exchange.abort()
+            self._finish(InquiryError("the answer is too large"))
+
+    def end(self) -> None:
+        if self.status == 200:
+            self._finish(b"".join(self._body))
+        else:
+            self._finish(InquiryError(f"the answer's status is {self.status}"))
+
+    def fail(self, fault: Fault) -> None:
+        self._finish(InquiryError(fault.message))
+
+    @property
+    def answered(self) -> bool:
+        return self._future.done() and not self._future.cancelled()
+
+    async def answer(self) -> bytes:
+        """The whole body of a 200 answer. Raises `InquiryError`."""
+        return await self._future
+
+    def _finish(self, outcome: bytes | InquiryError) -> None:
+        if self._future.done():
+            return
+        if isinstance(outcome, InquiryError):
+            self._future.set_exception(outcome)
+        else:
+            self._future.set_result(outcome)
+
+
+async def ask(target: Target, path: bytes, timeout: float) -> bytes:
+    """GET *path* from *target* within *timeout* seconds. Raises `InquiryError`."""
+    inquiry = _Inquiry(asyncio.get_running_loop().create_future())
+    try:
+        async with asyncio.timeout(timeout):
+            connection = target.pool.take_nowait(monotonic()) or await target.pool.open()
+            connection.send(inquiry, target.start(b"GET", path) + b"accept: application/json\r\n\r\n")
+            return await inquiry.answer()
+    except TimeoutError:
+        raise InquiryError("no answer in time") from None
+    except OSError as error:
+        raise InquiryError(f"no connection: {error.strerror or type(error).__name__}") from None
+    finally:
+        if inquiry.exchange is not None and not inquiry.answered:
+            inquiry.exchange.abort()

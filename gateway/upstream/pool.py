@@ -1,0 +1,139 @@
+"""The connections of one peer: opened on demand, kept idle for reuse, closed when they are worn or too old.
+
+Owns `Pool` and `Address`. It refuses exchanges (`connection`) and the choice among peers. Made by
+`gateway.upstream.http` for each of its peers.
+
+All changes are in synchronous functions (`take_nowait`, `give`, `closed`), so no cancellation can come between. Idle
+connections are LIFO: the warmest is reused, the others age and go. Two connections may serve the same calls only if
+scheme, host, port, TLS options and credentials are the same: a pool belongs to one peer of one backend, so they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from gateway.upstream.connection import UpstreamConnection
+
+#: A peer that tells its keep-alive timeout gets this much of it: the rest is for the race with its FIN.
+TOLD_SHARE: Final = 0.8
+
+
+class Address(NamedTuple):
+    """Where a peer listens. *tls* is None for plain http; *server_name* is what its certificate must name."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    server_name: str
+
+
+class Pool:
+    """Idle and busy connections of one peer. Seconds."""
+
+    __slots__ = (
+        "_address",
+        "_handshakes",
+        "_idle_timeout",
+        "_max_idle",
+        "_on_crash",
+        "busy",
+        "connecting",
+        "idle",
+        "opened",
+    )
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        max_idle: int,
+        idle_timeout: float,
+        handshakes: asyncio.Semaphore,
+        on_crash: Callable[[Exception], None],
+    ) -> None:
+        self._address = address
+        self._max_idle = max_idle
+        #: May shrink, when the peer tells that it closes sooner.
+        self._idle_timeout = idle_timeout
+        self._handshakes = handshakes
+        self._on_crash = on_crash
+        self.idle: list[UpstreamConnection] = []
+        self.busy: set[UpstreamConnection] = set()
+        self.connecting = 0
+        #: Connections opened since the start.
+        self.opened = 0
+
+    def take_nowait(self, now: float) -> UpstreamConnection | None:
+        """The idle connection used last, or None. It counts as busy until `give` or `closed`."""
+        idle = self.idle
+        while idle:
+            connection = idle.pop()
+            self.busy.add(connection)
+            if connection.is_usable(now):
+                return connection
+            connection.abort()
+        return None
+
+    async def open(self) -> UpstreamConnection:
+        """A new connection, busy. Raises OSError or ssl.SSLError; cancelled, it leaves nothing open."""
+        connection = UpstreamConnection(self)
+        self.busy.add(connection)
+        self.connecting += 1
+        try:
+            await self._connect(connection)
+        except BaseException:
+            # A cancelled create_connection may have a socket already (cpython#131728): it is ours to close.
+            connection.abort()
+            raise
+        finally:
+            self.connecting -= 1
+        self.opened += 1
+        return connection
+
+    async def _connect(self, connection: UpstreamConnection) -> None:
+        loop = asyncio.get_running_loop()
+        host, port, tls, server_name = self._address
+        if tls is None:
+            await loop.create_connection(lambda: connection, host, port)
+            return
+        async with self._handshakes:
+            await loop.create_connection(lambda: connection, host, port, ssl=tls, server_hostname=server_name)
+
+    def give(self, connection: UpstreamConnection) -> None:
+        """*connection* is idle and proved clean: keep it, unless there are enough."""
+        self.busy.discard(connection)
+        if len(self.idle) >= self._max_idle:
+            connection.abort()
+            return
+        connection.stale_at = connection.idle_since + self._idle_timeout
+        self.idle.append(connection)
+
+    def closed(self, connection: UpstreamConnection) -> None:
+        """*connection* is no more."""
+        self.busy.discard(connection)
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    def told_timeout(self, seconds: int) -> None:
+        """The peer closes idle connections after *seconds*."""
+        self._idle_timeout = min(self._idle_timeout, seconds * TOLD_SHARE)
+
+    def crashed(self, error: Exception) -> None:
+        self._on_crash(error)
+
+    def sweep(self, now: float) -> None:
+        """Close idle connections that are too old to be reused."""
+        for connection in [connection for connection in self.idle if not connection.is_usable(now)]:
+            connection.abort()
+
+    def close(self) -> None:
+        """Abort every connection."""
+        for connection in [*self.idle, *self.busy]:
+            connection.abort()
+
+    def __repr__(self) -> str:
+        host, port = self._address[:2]
+        return f"<Pool {host}:{port} idle={len(self.idle)} busy={len(self.busy)} connecting={self.connecting}>"

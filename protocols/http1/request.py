@@ -1,0 +1,206 @@
+"""Request heads: a block of bytes to a `Request`, judged by llhttp and by our own rules.
+
+Owns `Request` and `parse_request_head`. It refuses bodies (`framing`), sockets, time and policy. A Request is made
+for each head by `gateway.downstream`.
+
+llhttp (through httptools) judges the syntax: it refuses bare CR and LF, folded lines, bad names and values. The
+fields are then read from the same bytes by line, because once the syntax is proved a line is a field, and lines
+repeat from request to request where fields do not have to be parsed again (a third of the price of callbacks).
+llhttp accepts missing and double Hosts, HTTP/2.0 request lines, any Transfer-Encoding list that ends in chunked,
+and Content-Lengths up to 2^64: each of these is refused here. It never sees a body, so an offered upgrade cannot
+make it drop one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httptools
+
+from protocols.http1.errors import WireError, Wrong
+from protocols.http1.fields import DROP, FORWARD, HOST, FieldTable, Role, SpecialFields
+
+METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+TARGET_LIMIT: Final = 8 << 10
+#: Fields of one request. A busy SDK sends about 20; what sends more is not a client of models.
+FIELDS_LIMIT: Final = 100
+
+#: A Content-Length of more digits is beyond any limit, and beyond what other parsers agree on.
+LENGTH_DIGITS_LIMIT: Final = 18
+
+
+class Request:
+    """One request, as its head tells it."""
+
+    __slots__ = (
+        "chunked",
+        "forward",
+        "http_1_1",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "query",
+        "special",
+    )
+
+    def __init__(self) -> None:
+        self.method = b""
+        #: The target's path and query, raw: routes match bytes, nothing is decoded.
+        self.path = b""
+        self.query = b""
+        self.http_1_1 = True
+        self.keep_alive = True
+        #: The body's length in bytes, 0 without a body; meaningless where `chunked`.
+        self.length = 0
+        self.chunked = False
+        #: Values of the fields that the gateway reads, by `Role`.
+        self.special: SpecialFields = _NO_SPECIALS.copy()
+        #: Whole lines ("name: value CRLF") that travel on to the upstream.
+        self.forward: list[bytes] = []
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method.decode('latin-1')} {self.path.decode('latin-1')} length={self.length}>"
+
+
+# Plain integers: indexing with an enum member costs more, and this is done for every request.
+_HOST: Final = int(Role.HOST)
+_CONNECTION: Final = int(Role.CONNECTION)
+_CONTENT_LENGTH: Final = int(Role.CONTENT_LENGTH)
+_TRANSFER_ENCODING: Final = int(Role.TRANSFER_ENCODING)
+_EXPECT: Final = int(Role.EXPECT)
+
+_NO_SPECIALS: Final[SpecialFields] = [None] * len(Role)
+
+
+class _NoCallbacks:
+    """llhttp is asked for its judgement only."""
+
+
+_JUDGE: Final = _NoCallbacks()
+
+
+def parse_request_head(block: bytes, table: FieldTable) -> Request:
+    """Parse *block*, a head up to and with its empty line. Raises `WireError`."""
+    request = Request()
+    line, *lines = block[:-4].split(b"\r\n")
+    if len(lines) > FIELDS_LIMIT:
+        raise WireError(Wrong.HEAD_TOO_LARGE, "too many fields")
+    _read_line(request, line)
+    _judge_syntax(block)
+    memo = table.lines
+    forward = request.forward
+    for line in lines:
+        known = memo.get(line)
+        if known is None:
+            known = table.learn(line)
+        role, value, kept = known
+        if role != DROP:
+            if role != FORWARD:
+                _store(request.special, role, value)
+            if kept:
+                forward.append(kept)
+    _apply_specials(request)
+    return request
+
+
+def _judge_syntax(block: bytes) -> None:
+    try:
+        httptools.HttpRequestParser(_JUDGE).feed_data(block)
+    except httptools.HttpParserUpgrade:
+        pass  # an offer that is not taken: the request is served as HTTP/1.1, with its body (RFC 9110 section 7.8)
+    except httptools.HttpParserError as error:
+        framing = "Content-Length" in str(error) or "Transfer-Encoding" in str(error)
+        raise WireError(Wrong.BAD_FRAMING if framing else Wrong.BAD_HEAD, str(error)) from None
+
+
+def _read_line(request: Request, line: bytes) -> None:
+    """The request line. Its version is compared as text: llhttp takes RTSP/1.0 and HTTP/2.0 for HTTP."""
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise WireError(Wrong.BAD_HEAD, "the request line is not: method, target, version")
+    request.method, target, version = parts
+    if version != b"HTTP/1.1":
+        if version != b"HTTP/1.0":
+            known = version.startswith(b"HTTP/")
+            raise WireError(Wrong.BAD_VERSION if known else Wrong.BAD_HEAD, "not HTTP/1.0 or HTTP/1.1")
+        request.http_1_1 = False
+    if request.method not in METHODS:
+        raise WireError(Wrong.BAD_METHOD, "a method that is not served")
+    if len(target) > TARGET_LIMIT:
+        raise WireError(Wrong.TARGET_TOO_LONG, "the request target is too long")
+    if b"#" in target:
+        raise WireError(Wrong.BAD_HEAD, "a fragment in the request target")
+    request.path, _, request.query = target.partition(b"?")
+
+
+def _store(special: SpecialFields, role: int, value: bytes) -> None:
+    before = special[role]
+    if before is None:
+        special[role] = value
+    elif role == Role.CONNECTION:  # a list: several fields are one
+        special[role] = before + b"," + value
+    elif role == Role.HOST:
+        raise WireError(Wrong.BAD_HOST, "more than one Host")
+    elif role in (Role.CONTENT_LENGTH, Role.TRANSFER_ENCODING):
+        raise WireError(Wrong.BAD_FRAMING, "a framing field came twice")
+    else:
+        name = Role(role).name.lower().replace("_", "-")
+        raise WireError(Wrong.DUPLICATE_FIELD, f"the field {name} came twice")
+
+
+def _apply_specials(request: Request) -> None:
+    special = request.special
+    host = special[_HOST]
+    if host is None and request.http_1_1:
+        raise WireError(Wrong.BAD_HOST, "no Host")
+    if request.path[:1] != b"/":
+        _reduce_target(request, host)
+    connection = special[_CONNECTION]
+    if connection is None:
+        request.keep_alive = request.http_1_1
+    elif connection != b"keep-alive":
+        _obey_connection(request, connection)
+    length = special[_CONTENT_LENGTH]
+    if length is not None:
+        if not length.isdigit() or len(length) > LENGTH_DIGITS_LIMIT:
+            raise WireError(Wrong.BAD_FRAMING, "Content-Length is not one sane number")
+        request.length = int(length)
+    coding = special[_TRANSFER_ENCODING]
+    if coding is not None:
+        _check_coding(request, coding)
+    expectation = special[_EXPECT]
+    if expectation is not None and expectation.lower() != b"100-continue":
+        raise WireError(Wrong.BAD_EXPECTATION, "an expectation other than 100-continue")
+
+
+def _reduce_target(request: Request, host: bytes | None) -> None:
+    """Turn an absolute-form target into its path (RFC 9112 section 3.2.2); refuse every other form."""
+    if request.path == b"*" and request.method == b"OPTIONS":
+        return
+    scheme, separator, rest = request.path.partition(b"://")
+    authority, slash, path = rest.partition(b"/")
+    if not separator or scheme.lower() not in (b"http", b"https") or not HOST.fullmatch(authority):
+        raise WireError(Wrong.BAD_HEAD, "a request target that is neither a path nor an http URL")
+    if host is not None and host.lower() != authority.lower():
+        raise WireError(Wrong.BAD_HOST, "the target's authority and Host differ")
+    request.path = slash + path or b"/"
+
+
+def _obey_connection(request: Request, connection: bytes) -> None:
+    """Persistence, and the fields that Connection names end here (RFC 9110 section 7.6.1)."""
+    options = {option.strip() for option in connection.lower().split(b",")}
+    request.keep_alive = b"close" not in options and (request.http_1_1 or b"keep-alive" in options)
+    named = options - {b"close", b"keep-alive"}
+    if named:
+        request.forward = [line for line in request.forward if line.partition(b":")[0].lower() not in named]
+
+
+def _check_coding(request: Request, coding: bytes) -> None:
+    if not request.http_1_1:
+        raise WireError(Wrong.BAD_FRAMING, "Transfer-Encoding on HTTP/1.0")
+    if coding.lower() != b"chunked":
+        raise WireError(Wrong.BAD_TRANSFER_CODING, "a transfer coding other than chunked")
+    if request.special[Role.CONTENT_LENGTH] is not None:
+        raise WireError(Wrong.BAD_FRAMING, "both Content-Length and Transfer-Encoding")
+    request.chunked = True

@@ -1,0 +1,129 @@
+"""Request bodies: top-level keys to raw values, and back, every value byte-identical.
+
+Owns the decoding of a JSON body to its top level and the changes that the gateway makes there (the model's name,
+`stream_options`). It refuses to look deeper. A key that came twice leaves once, with its last value, so that no
+backend can see another model than the one that was admitted.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+Fields = dict[str, msgspec.Raw]
+
+#: Top-level keys of one body; the largest documented request has about 40.
+KEYS_LIMIT: Final = 512
+#: Bodies up to this size cannot hold enough keys to hurt, and skip the counting.
+_UNCOUNTED: Final = 16 << 10
+
+TRUE: Final = msgspec.Raw(b"true")
+_USAGE_WANTED: Final = msgspec.Raw(b'{"include_usage":true}')
+
+
+class BodyError(ValueError):
+    """The body is not a JSON object that can be served; the text says what is wrong, and where if known."""
+
+
+class _Key(str):
+    """A key that is counted while the object is decoded: a wide bomb is refused before it is built."""
+
+    __slots__ = ()
+
+
+class _Counter:
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = KEYS_LIMIT
+
+    def key(self, type: type, text: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"more than {KEYS_LIMIT} keys in the top-level object")
+        return _Key(text)
+
+
+_counter: Final = _Counter()
+_decoder: Final = msgspec.json.Decoder(Fields)
+_counting_decoder: Final = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=_counter.key)
+_text_decoder: Final = msgspec.json.Decoder(str)
+
+#: Key -> its JSON with a colon. Bounded, because clients choose the keys.
+_KEYS: dict[str, bytes] = {}
+_KEYS_MEMO_LIMIT: Final = 512
+
+
+def decode_fields(body: bytes) -> Fields:
+    """The top-level keys of *body* with their values as they stand. Raises `BodyError`."""
+    try:
+        if len(body) <= _UNCOUNTED:
+            return _decoder.decode(body)
+        _counter.left = KEYS_LIMIT
+        return {str(key): value for key, value in _counting_decoder.decode(body).items()}
+    except RecursionError:
+        raise BodyError("the JSON is nested too deeply") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BodyError(_explain(str(error))) from None
+
+
+def _explain(text: str) -> str:
+    if text.startswith("Expected `object`"):
+        return "the body must be a JSON object"
+    return text.partition(" - at ")[0]
+
+
+def join_fields(fields: Fields) -> bytes:
+    """The JSON object that *fields* stand for."""
+    keys = _KEYS
+    parts = []
+    for key, value in fields.items():
+        known = keys.get(key)
+        if known is None:
+            known = msgspec.json.encode(key) + b":"
+            if len(keys) < _KEYS_MEMO_LIMIT:
+                keys[key] = known
+        parts.append(known + value)
+    return b"{" + b",".join(parts) + b"}"
+
+
+def text_field(fields: Fields, key: str) -> str | None:
+    """The text value of *key*; None where it is missing. Raises `BodyError` for another type."""
+    value = fields.get(key)
+    if value is None:
+        return None
+    try:
+        return _text_decoder.decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise BodyError(f"'{key}' must be a string") from None
+
+
+def flag_field(fields: Fields, key: str) -> bool:
+    """The boolean value of *key*; False where it is missing or null. Raises `BodyError` for another type."""
+    value = fields.get(key)
+    if value is None:
+        return False
+    text = bytes(value)
+    if text == b"true":
+        return True
+    if text in (b"false", b"null"):
+        return False
+    raise BodyError(f"'{key}' must be true or false")
+
+
+def ask_for_usage(fields: Fields) -> bool:
+    """Set `stream_options.include_usage`; False where the client had set it already, or set nonsense."""
+    options = fields.get("stream_options")
+    if options is None or bytes(options) == b"null":
+        fields["stream_options"] = _USAGE_WANTED
+        return True
+    try:
+        inner = _decoder.decode(options)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False  # not an object: the backend's own refusal is the best answer
+    if bytes(inner.get("include_usage", b"")) == b"true":
+        return False
+    inner["include_usage"] = TRUE
+    fields["stream_options"] = msgspec.Raw(join_fields(inner))
+    return True

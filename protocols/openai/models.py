@@ -1,0 +1,36 @@
+"""The list of models: written for clients, read from backends (GET /v1/models)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+import orjson
+
+
+class _Entry(msgspec.Struct):
+    id: str
+
+
+class _List(msgspec.Struct):
+    data: list[_Entry]
+
+
+_decoder = msgspec.json.Decoder(_List)
+
+
+def model_entry(name: str, owner: str, created: int) -> dict[str, object]:
+    """One model as OpenAI lists it; *owner* is the backend's name, *created* seconds since the epoch."""
+    return {"id": name, "object": "model", "created": created, "owned_by": owner}
+
+
+def models_body(entries: Iterable[Mapping[str, object]]) -> bytes:
+    return orjson.dumps({"object": "list", "data": [dict(entry) for entry in entries]})
+
+
+def parse_models(body: bytes) -> tuple[str, ...]:
+    """The names in a backend's list. Raises ValueError where it is not such a list."""
+    try:
+        return tuple(entry.id for entry in _decoder.decode(body).data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"not a list of models: {error}") from None

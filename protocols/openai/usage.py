@@ -1,0 +1,97 @@
+"""Token usage, found in the bytes that pass.
+
+Owns `Usage` and the search for it in answers and events. It refuses to parse anything else of them. The names of both
+APIs are known: chat's prompt_tokens and the newer input_tokens (responses, images, audio).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+#: The key as it stands in JSON. Inside generated text its quotes would be escaped, so this matches keys only.
+USAGE_KEY: Final = b'"usage"'
+#: Answers larger than this are searched in their last part only: usage follows the content in every known backend.
+USAGE_WINDOW: Final = 8 << 10
+
+_OBJECT: Final = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _WireUsage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[msgspec.Raw] | None = None
+    usage: _WireUsage | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(_WireUsage)
+_chunk_decoder: Final = msgspec.json.Decoder(_Chunk)
+
+
+class Usage:
+    """Tokens of one call, as the backend counted them."""
+
+    __slots__ = ("cached", "completion", "prompt")
+
+    def __init__(self, prompt: int, completion: int, cached: int = 0) -> None:
+        self.prompt = prompt
+        self.completion = completion
+        self.cached = cached
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return (self.prompt, self.completion, self.cached) == (other.prompt, other.completion, other.cached)
+
+    __hash__ = None  # type: ignore[assignment]  # mutable value, compared in tests
+
+    def __repr__(self) -> str:
+        return f"Usage(prompt={self.prompt}, completion={self.completion}, cached={self.cached})"
+
+
+def find_usage(window: bytes) -> Usage | None:
+    """The last usage object in *window*, part of an answer's JSON; None where there is none or it is not sane."""
+    at = window.rfind(USAGE_KEY)
+    while at >= 0:
+        match = _OBJECT.match(window, at)
+        if match is not None:
+            try:
+                return _from_wire(_decoder.decode(match[1]))
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                return None
+        at = window.rfind(USAGE_KEY, 0, at)
+    return None
+
+
+def usage_of_chunk(data: bytes) -> tuple[Usage | None, bool]:
+    """The usage in one stream chunk's JSON, and whether the chunk carries nothing else (no choices)."""
+    try:
+        chunk = _chunk_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return find_usage(data), False
+    if chunk.usage is None:
+        # The responses API nests it: {"type": "response.completed", "response": {..., "usage": {...}}}
+        return (find_usage(data) if chunk.choices is None else None), False
+    return _from_wire(chunk.usage), chunk.choices == []
+
+
+def _from_wire(wire: _WireUsage) -> Usage:
+    details = wire.prompt_tokens_details or wire.input_tokens_details
+    return Usage(
+        wire.prompt_tokens or wire.input_tokens or 0,
+        wire.completion_tokens or wire.output_tokens or 0,
+        (details.cached_tokens or 0) if details else 0,
+    )

@@ -1,0 +1,53 @@
+"""Server-sent events (WHATWG HTML, section 9.2): where events end, and what data they carry.
+
+Owns the borders between events. It refuses to know what the data means (a dialect does) and how events are framed on
+the connection (`protocols.http1.framing`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_BORDER: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+
+
+def ends_event(payload: bytes) -> bool:
+    """Whether *payload* ends with a blank line, so that its last event is whole."""
+    return payload.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
+
+
+def last_border(payload: bytes) -> int:
+    """The index just after the last blank line in *payload*; 0 if there is none."""
+    border = 0
+    for blank in (b"\n\n", b"\r\n\r\n", b"\r\r"):
+        at = payload.rfind(blank)
+        if at >= 0:
+            border = max(border, at + len(blank))
+    return border
+
+
+def split_events(payload: bytes) -> list[bytes]:
+    """The whole events in *payload*, each with its blank line; what follows the last border is left out."""
+    events = []
+    start = 0
+    for border in _BORDER.finditer(payload):
+        events.append(payload[start : border.end()])
+        start = border.end()
+    return events
+
+
+def data_of(event: bytes) -> bytes | None:
+    """The event's data, its lines joined by LF; None where it has none (a comment, a lone name or id)."""
+    lines = []
+    for line in _LINE_END.split(event):
+        if line.startswith(b"data:"):
+            value = line[5:]
+            lines.append(value[1:] if value.startswith(b" ") else value)
+    return b"\n".join(lines) if lines else None
+
+
+def data_event(data: bytes) -> bytes:
+    """One event that carries *data*, which must have no line end in it (compact JSON has none)."""
+    return b"data: " + data + b"\n\n"

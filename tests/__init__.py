@@ -1,0 +1,1 @@
+"""The tests: `unit` (pure or in-process), `wire` (real sockets), `real` (real model servers)."""

@@ -1,0 +1,31 @@
+"""What holds for every test: it leaves no file descriptor and no thread behind in the test process."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    threads = set(threading.enumerate())
+    fds = set(os.listdir("/proc/self/fd"))
+    yield
+    left = [thread for thread in set(threading.enumerate()) - threads if thread.is_alive()]
+    assert not left, f"threads left over: {left}"
+    if set(os.listdir("/proc/self/fd")) - fds:
+        gc.collect()
+    extra = {fd: _target(fd) for fd in set(os.listdir("/proc/self/fd")) - fds}
+    extra = {fd: target for fd, target in extra.items() if target and not target.startswith("/proc")}
+    assert not extra, f"file descriptors left over: {extra}"
+
+
+def _target(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""

@@ -1,0 +1,426 @@
+"""Log lines: what they look like, and that no destination, however ill, holds up the one who records them."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.observe.access import AccessLog, Outlet, outlet
+from gateway.observe.counters import Counter
+from gateway.observe.logs import Level, Log, Stamp, redact
+
+CLOSING = 10.0  # seconds that a test waits for the writer thread; it takes a few milliseconds
+LINE = {"n": "x" * 93}
+SIZE = len(json.dumps(LINE, separators=(",", ":"))) + 1
+
+
+class Pipe:
+    """A pipe whose writing end belongs to a log."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        self.outlet = Outlet(self.writer, owned=True)
+
+    def fill(self) -> int:
+        """Write until it is full; returns how many bytes that took."""
+        os.set_blocking(self.writer, False)
+        filled = 0
+        try:
+            while True:
+                filled += os.write(self.writer, b"." * 4096)
+        except BlockingIOError:
+            os.set_blocking(self.writer, True)
+            return filled
+
+    def read(self, size: int) -> bytes:
+        """Exactly *size* bytes, or those before the end."""
+        read = b""
+        while len(read) < size and (more := os.read(self.reader, size - len(read))):
+            read += more
+        return read
+
+    def rest(self) -> bytes:
+        return self.read(1 << 30)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    made = Pipe()
+    yield made
+    os.close(made.reader)
+
+
+def access_log(
+    *outlets: Outlet, limit: int = 1 << 20, style: Literal["json", "pretty"] = "json"
+) -> tuple[AccessLog, Counter]:
+    dropped = Counter()
+    return AccessLog(outlets, limit, style, dropped), dropped
+
+
+def written(tmp_path: Path, act: Callable[[AccessLog], object], style: Literal["json", "pretty"] = "json") -> str:
+    """What *act* leaves in a file."""
+    path = tmp_path / "log"
+    log, dropped = access_log(outlet(str(path)), style=style)
+    act(log)
+    assert log.close(CLOSING) and dropped.value == 0 and log.held == 0
+    return path.read_text(encoding="utf-8")
+
+
+def test_lines_arrive_in_every_outlet_whole_and_in_order(tmp_path: Path, pipe: Pipe) -> None:
+    path = tmp_path / "log"
+    log, dropped = access_log(pipe.outlet, outlet(str(path)))
+    for i in range(5):
+        log.record({"i": i})
+        log.flush()
+    assert log.close(CLOSING)
+    assert pipe.rest() == path.read_bytes() == b"".join(b'{"i":%d}\n' % i for i in range(5))
+    assert dropped.value == 0 and log.held == 0
+
+
+def test_nothing_is_written_before_a_flush_and_everything_soon_after(pipe: Pipe) -> None:
+    log, _ = access_log(pipe.outlet)
+    log.record({"i": 1})
+    assert log.held == 8
+    log.flush()
+    assert pipe.read(8) == b'{"i":1}\n'
+    assert log.close(CLOSING) and log.held == 0
+
+
+def test_more_than_one_piece_is_written_whole(pipe: Pipe) -> None:
+    log, dropped = access_log(pipe.outlet, limit=4 << 20)
+    for i in range(10_000):
+        log.record({**LINE, "i": i})
+    log.flush()
+    last = b'"i":9999}\n'
+    read = b""
+    while not read.endswith(last):
+        read += os.read(pipe.reader, 1 << 16)
+    assert [json.loads(line)["i"] for line in read.splitlines()] == list(range(10_000))
+    assert log.close(CLOSING) and dropped.value == 0
+
+
+def test_a_full_pipe_never_blocks_and_what_passes_the_bound_is_dropped_and_counted(pipe: Pipe) -> None:
+    filled = pipe.fill()
+    log, dropped = access_log(pipe.outlet, limit=10 * SIZE)
+    for _ in range(4):
+        log.record(LINE)
+    # From here on the thread has lines in its hands and cannot get rid of them.
+    log.flush()
+    for _ in range(100):
+        log.record(LINE)
+        log.flush()
+        assert log.held <= 10 * SIZE
+    assert log.held == 10 * SIZE and dropped.value == 94
+    assert not log.close(0)
+    assert pipe.read(filled) == b"." * filled
+    assert pipe.read(10 * SIZE).count(b"\n") == 10
+    assert log.close(CLOSING) and log.held == 0 and dropped.value == 94
+    assert pipe.rest() == b""
+
+
+def test_a_line_that_fits_exactly_is_taken_and_one_byte_more_is_not(pipe: Pipe) -> None:
+    for limit, taken in ((SIZE, 1), (SIZE - 1, 0)):
+        log, dropped = access_log(Outlet(pipe.writer, owned=False), limit=limit)
+        log.record(LINE)
+        assert log.held == taken * SIZE and dropped.value == 1 - taken
+        assert log.close(CLOSING)
+    os.close(pipe.writer)
+    assert pipe.rest().count(b"\n") == 1
+
+
+def test_a_full_pipe_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
+    filled = pipe.fill()
+    os.set_blocking(pipe.writer, False)
+    log, dropped = access_log(pipe.outlet)
+    log.record(LINE)
+    assert not log.close(0)
+    assert pipe.read(filled) == b"." * filled
+    assert pipe.read(SIZE).endswith(b"\n")
+    assert log.close(CLOSING) and dropped.value == 0
+
+
+def test_lines_larger_than_a_pipe_are_written_in_parts(pipe: Pipe) -> None:
+    fcntl.fcntl(pipe.writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(pipe.writer, False)
+    log, dropped = access_log(pipe.outlet)
+    for _ in range(200):
+        log.record(LINE)
+    log.flush()
+    assert pipe.read(200 * SIZE).count(b"\n") == 200
+    assert log.close(CLOSING) and dropped.value == 0
+
+
+def test_a_pipe_whose_reader_left_is_given_up_and_the_others_live_on(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    path = tmp_path / "log"
+    log, dropped = access_log(Outlet(writer, owned=True), outlet(str(path)))
+    for _ in range(3):
+        log.record(LINE)
+        log.flush()
+    assert log.close(CLOSING) and log.held == 0
+    assert dropped.value == 3 and path.read_bytes().count(b"\n") == 3
+
+
+def test_a_full_disk_costs_the_lines_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log, dropped = access_log(outlet("/dev/full"), outlet(str(path)))
+    for _ in range(3):
+        log.record(LINE)
+        log.flush()
+    assert log.close(CLOSING) and log.held == 0
+    assert dropped.value == 3 and path.read_bytes().count(b"\n") == 3
+
+
+class Disk:
+    """Stands in for os.write on one descriptor: a disk with *room* bytes, then full until it is given more."""
+
+    def __init__(self, fd: int, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room = room
+        self.kept = b""
+        self.write = os.write
+        self.fd = fd
+        monkeypatch.setattr(os, "write", self)
+
+    def __call__(self, fd: int, data: memoryview) -> int:
+        if fd != self.fd:
+            return self.write(fd, data)
+        if not self.room:
+            raise OSError(errno.ENOSPC, "full")
+        taken = bytes(data[: self.room])
+        self.kept += taken
+        self.room -= len(taken)
+        return len(taken)
+
+
+@pytest.mark.parametrize(
+    ("room", "lost", "kept"),
+    [
+        (0, 2, b"3\n4\n"),
+        (1, 2, b"1\n3\n4\n"),
+        (2, 1, b"1\n3\n4\n"),
+        (3, 1, b"1\n2\n3\n4\n"),
+        (4, 0, b"1\n2\n3\n4\n"),
+    ],
+)
+def test_a_line_that_broke_off_on_a_full_disk_is_not_glued_to_the_next(
+    room: int, lost: int, kept: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Outlet(1, owned=False)
+    disk = Disk(1, room, monkeypatch)
+    assert made.write(b"1\n2\n") == lost
+    disk.room = 100
+    assert made.write(b"3\n") == 0
+    assert made.write(b"4\n") == 0
+    assert disk.kept == kept
+
+
+def test_a_torn_line_stays_to_be_ended_while_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Outlet(1, owned=False)
+    disk = Disk(1, 1, monkeypatch)
+    assert [made.write(b"1\n"), made.write(b"2\n3\n")] == [1, 2]
+    disk.room = 1
+    assert made.write(b"4\n") == 1
+    disk.room = 100
+    assert made.write(b"5\n") == 0
+    assert disk.kept == b"1\n5\n"
+
+
+def test_a_file_is_appended_to_and_made_for_the_owner_and_the_group(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    before = os.umask(0)
+    try:
+        for i in range(2):
+            log, _ = access_log(outlet(str(path)))
+            log.record({"i": i})
+            assert log.close(CLOSING)
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b'{"i":0}\n{"i":1}\n'
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_destination_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for name in (tmp_path, tmp_path / "no" / "log", tmp_path / "fifo"):
+        with pytest.raises(OSError, match=str(name)):
+            outlet(str(name))
+
+
+def test_a_closed_log_drops_lines_and_leaves_no_descriptor(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    log, dropped = access_log(outlet(str(tmp_path / "used")), outlet(str(tmp_path / "too")))
+    log.record(LINE)
+    assert log.close(CLOSING) and log.close(CLOSING)
+    log.record(LINE)
+    log.flush()
+    assert dropped.value == 1
+    unused, _ = access_log(outlet(str(tmp_path / "unused")))
+    assert unused.close(0)
+    assert os.listdir("/proc/self/fd") == before
+
+
+class Mute:
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("style", ["json", "pretty"])
+def test_a_line_that_cannot_be_made_is_counted_and_hurts_nobody(
+    style: Literal["json", "pretty"],
+) -> None:
+    log, dropped = access_log(style=style)
+    log.record({"a": Mute()})
+    assert dropped.value == 1 and log.held == 0
+
+
+ODD: dict[str, tuple[object, object]] = {
+    "bytes": (b"caf\xc3\xa9", "café"),
+    "broken bytes": (b"\xff\x00", "\\xff\x00"),
+    "half a surrogate pair": ("a\ud800b", "a\\ud800b"),
+    "an integer of 70 bits": (1 << 70, str(1 << 70)),
+    "a path": (Path("/tmp"), "/tmp"),
+    "lines": ("a\r\nb\x1b[31m\u2028c\x85d\u202ee\u2066", "a\r\nb\x1b[31m\u2028c\x85d\u202ee\u2066"),
+}
+
+
+@pytest.mark.parametrize(("value", "shown"), ODD.values(), ids=ODD)
+def test_odd_values_are_shown_as_text_on_one_line(tmp_path: Path, value: object, shown: object) -> None:
+    text = written(tmp_path, lambda log: log.record({"a": value, "status": 200}))
+    assert json.loads(text) == {"a": shown, "status": 200}
+    assert text.splitlines() == [text[:-1]]
+    assert not set(text) & set("\x1b\x85\u2028\u202e\u2066")
+
+
+@given(st.dictionaries(st.text(max_size=5), st.text(max_size=20) | st.integers() | st.none()))
+@example({"a": "\u2029"})
+def test_any_fields_make_one_line_of_json(fields: dict[str, Any]) -> None:
+    reader, writer = os.pipe()
+    log, dropped = access_log(Outlet(writer, owned=True))
+    log.record(fields)
+    assert log.close(CLOSING) and dropped.value == 0
+    with open(reader, encoding="utf-8", newline="") as lines:
+        text = lines.read()
+    assert text.splitlines() == [text[:-1]]
+    plain = {name: str(v) if isinstance(v, int) and abs(v) >= 1 << 63 else v for name, v in fields.items()}
+    if plain == fields:
+        assert json.loads(text) == fields
+
+
+def test_a_text_that_nobody_cut_is_cut_before_it_fills_the_log(tmp_path: Path) -> None:
+    line = json.loads(written(tmp_path, lambda log: log.record({"a": "x" * 100_000, "b": 1})))
+    assert line == {"a": "x" * 256, "b": 1}
+
+
+def test_a_pretty_line_is_for_reading(tmp_path: Path) -> None:
+    fields = {"ts": "now", "level": "info", "msg": "hello you", "a": 1, "b": "x y", "c": "", "d": "\x1b\n\u2028"}
+    text = written(tmp_path, lambda log: log.record(fields), "pretty")
+    assert text == 'now INFO    hello you a=1 b="x y" c="" d="\\u001b\\n\\u2028"\n'
+
+
+@given(st.text(max_size=20))
+@example('" b="c')
+def test_no_text_makes_a_pretty_line_say_something_else(value: str) -> None:
+    reader, writer = os.pipe()
+    log, dropped = access_log(Outlet(writer, owned=True), style="pretty")
+    log.record({"a": value, "z": 1})
+    assert log.close(CLOSING) and dropped.value == 0
+    with open(reader, encoding="utf-8", newline="") as lines:
+        text = lines.read()
+    assert text.splitlines() == [text[:-1]]
+    shown = text[2:-5]
+    assert text == f"a={shown} z=1\n" and (json.loads(shown) if shown[0] == '"' else shown) == value
+
+
+def test_a_stamp_is_rfc_3339_in_utc_with_milliseconds_even_when_the_clock_jumps() -> None:
+    now = [0.0]
+    stamp = Stamp(lambda: now[0])
+    expected = {
+        1795324897.0: "2026-11-22T05:21:37.000Z",
+        1795324897.25: "2026-11-22T05:21:37.250Z",
+        1795324897.9999: "2026-11-22T05:21:37.999Z",
+        1795324898.0: "2026-11-22T05:21:38.000Z",
+        1795324897.5: "2026-11-22T05:21:37.500Z",
+        0.001: "1970-01-01T00:00:00.001Z",
+    }
+    for at, text in expected.items():
+        now[0] = at
+        assert stamp() == text
+
+
+def logged(tmp_path: Path, act: Callable[[Log], object], level: Level = Level.DEBUG) -> list[dict[str, Any]]:
+    stamp = Stamp(lambda: 0.0)
+    text = written(tmp_path, lambda lines: act(Log(lines, level, stamp)))
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_message_is_a_line_with_its_time_level_and_fields(tmp_path: Path) -> None:
+    (line,) = logged(tmp_path, lambda log: log.info("listening", port=8080, host="::1", msg="x", level="y"))
+    assert list(line.items()) == [
+        ("ts", "1970-01-01T00:00:00.000Z"),
+        ("level", "info"),
+        ("msg", "listening"),
+        ("port", 8080),
+        ("host", "::1"),
+    ]
+
+
+@pytest.mark.parametrize("level", list(Level))
+def test_messages_below_the_level_are_not_written(tmp_path: Path, level: Level) -> None:
+    def act(log: Log) -> None:
+        for say in (log.debug, log.info, log.warning, log.error):
+            say("text")
+
+    lines = logged(tmp_path, act, level)
+    assert [line["level"] for line in lines] == [each.name.lower() for each in Level if each >= level]
+
+
+CANARY = "c4n4ry-0123456789"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (f"sk-{CANARY}", "[redacted]"),
+        (f"hr_{CANARY}", "[redacted]"),
+        (f"sk-proj-{CANARY}_x", "[redacted]"),
+        (f"Bearer {CANARY}", "[redacted]"),
+        (f"authorization: bEARER  {CANARY}, x", "authorization: [redacted], x"),
+        (f"no key sk-{CANARY} here, nor hr_{CANARY}.", "no key [redacted] here, nor [redacted]."),
+        (f"http://user:{CANARY}@host:1/v1", "http://[redacted]@host:1/v1"),
+        (f"eyJhbGciOiJIUzI1NiJ9.{CANARY}.{CANARY}", "[redacted]"),
+        (f"sk-{CANARY}".encode(), "[redacted]"),
+        (ValueError(f"bad key 'sk-{CANARY}'"), "bad key '[redacted]'"),
+        ({"authorization": f"Bearer {CANARY}"}, "{'authorization': '[redacted]'}"),
+        ("x" * 250 + f" sk-{CANARY}", "x" * 250 + " [reda"),
+        ("task-force-seven, risk-free, mask-0123456789", "task-force-seven, risk-free, mask-0123456789"),
+        ("http://host/a@b", "http://host/a@b"),
+        ("y" * 300, "y" * 256),
+        (b"\xff", "\\xff"),
+        (7, 7),
+        (0.5, 0.5),
+        (True, True),
+        (None, None),
+        (Mute(), "<Mute>"),
+    ],
+)
+def test_a_field_shows_no_secret_and_no_more_than_256_characters(tmp_path: Path, value: object, shown: object) -> None:
+    assert redact(value) == shown
+    (line,) = logged(tmp_path, lambda log: log.error(f"{CANARY[:4]} sk-{CANARY}", value=value))
+    assert line["value"] == shown and line["msg"] == "c4n4 [redacted]"
+
+
+@pytest.mark.parametrize("name", ["authorization", "api_key", "cookie", "token", "password"])
+def test_a_field_that_is_called_a_secret_is_one(tmp_path: Path, name: str) -> None:
+    (line,) = logged(tmp_path, lambda log: log.warning("refused", **{name: "dev-key"}))
+    assert line[name] == "[redacted]"

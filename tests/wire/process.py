@@ -1,0 +1,286 @@
+"""The gateway under test: a process of its own, started from a configuration, watched from outside.
+
+Owns the process, its files, and the check that an idle gateway holds nothing. It refuses to know how the
+gateway is built: all is seen through sockets, /proc and what it prints. Made by `Stage.gateway`.
+Times are seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.wire.client import KEY, Client, Incomplete, Response, build_request
+from tests.wire.ledger import Overdue
+
+ROOT = Path(__file__).parents[2]
+FORBIDDEN = re.compile(r"Traceback|[Ee]xception|never retrieved|never awaited|ResourceWarning|was destroyed")
+Configuration = dict[str, Any]
+
+_ports = threading.Lock()
+_used: set[int] = set()
+
+
+class DidNotStart(Exception):
+    """The gateway ended, or did not answer, before it was ready."""
+
+
+def free_port() -> int:
+    """A port nobody listens on, below those that the kernel gives to clients."""
+    with _ports:
+        while True:
+            port = random.randrange(20_000, 32_000)
+            if port in _used:
+                continue
+            _used.add(port)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            return port
+
+
+def to_toml(config: Configuration) -> str:
+    """*config* as TOML: inline tables throughout, whose scalars and arrays are spelled as in JSON."""
+
+    def value(item: Any) -> str:
+        if isinstance(item, Mapping):
+            return "{" + ", ".join(f"{json.dumps(key)} = {value(one)}" for key, one in item.items()) + "}"
+        if isinstance(item, list | tuple):
+            return "[" + ", ".join(map(value, item)) + "]"
+        return json.dumps(item, ensure_ascii=False)
+
+    return "".join(f"{key} = {value(item)}\n" for key, item in config.items())
+
+
+class Metrics:
+    """One scrape, parsed by prometheus_client."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.families = {family.name: family for family in text_string_to_metric_families(text)}
+
+    def value(self, sample: str, **labels: str) -> float:
+        """The sum of all samples called *sample* that carry *labels*; 0 where there is none."""
+        return sum(
+            one.value
+            for family in self.families.values()
+            for one in family.samples
+            if one.name == sample and labels.items() <= one.labels.items()
+        )
+
+
+def wait_until(true: Callable[[], Any], what: str | Callable[[], str], timeout: float = 5.0) -> Any:
+    """Ask until *true()* holds, and return its value: nothing tells us when another process changes."""
+    end = time.monotonic() + timeout
+    while not (value := true()):
+        if time.monotonic() > end:
+            raise Overdue(f"not within {timeout} s: {what if isinstance(what, str) else what()}")
+        time.sleep(0.005)
+    return value
+
+
+class Gateway:
+    """A running gateway, started from `config`."""
+
+    def __init__(
+        self,
+        config: Configuration,
+        folder: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        args: tuple[str, ...] = (),
+        ready_path: str = "/health/live",
+        dev: bool = True,
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.port: int = config.get("server", {}).get("port", 8080)
+        self._file = folder / "gateway.toml"
+        self._file.write_text(to_toml(config))
+        self._stdout = folder / "stdout"
+        self._stderr = folder / "stderr"
+        # Without dev mode only what is measured: its allocator fills every block with a pattern.
+        python = [sys.executable, "-W", "error", *(["-X", "dev"] if dev else [])]
+        with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
+            self.process = subprocess.Popen(
+                [*python, "-m", "gateway", "serve", "-c", str(self._file), *args],
+                cwd=ROOT,
+                env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+        self.pid = self.process.pid
+        try:
+            self._await_ready(ready_path)
+            self.idle_fds = self._fds_at_rest()
+        except BaseException:
+            self.kill()
+            raise
+
+    # --- seen from outside ---
+
+    @property
+    def stdout(self) -> str:
+        return self._stdout.read_text(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        return self._stderr.read_text(errors="replace")
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Every JSON line on stdout."""
+        lines = self.stdout.split("\n")[:-1]
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def calls(self, **fields: Any) -> list[dict[str, Any]]:
+        """The access lines whose fields equal *fields*."""
+        return [
+            line
+            for line in self.log_lines()
+            if line.get("msg") == "call" and all(line.get(name) == value for name, value in fields.items())
+        ]
+
+    def wait_call(self, count: int = 1, timeout: float = 2.0, **fields: Any) -> dict[str, Any]:
+        """The last access line with *fields*, as soon as there are *count* of them."""
+        enough = lambda: len(self.calls(**fields)) >= count  # noqa: E731
+        wait_until(enough, lambda: f"{count} access lines with {fields} in\n{self.stdout[-4000:]}", timeout)
+        return self.calls(**fields)[-1]
+
+    def fds(self) -> int:
+        """How many file descriptors the process holds."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def rss(self) -> int:
+        """Resident memory, bytes."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def cpu(self) -> float:
+        """Seconds of processor time so far, user and system."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    # --- asking ---
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+        *,
+        timeout: float = 5.0,
+        **more: Any,
+    ) -> Response:
+        """One request on a connection of its own, and its whole answer."""
+        client = Client(self.port, timeout=timeout)
+        try:
+            client.send(build_request(method, target, body, (("Connection", "close"), *headers), **more))
+            return client.response(method)
+        finally:
+            client.close()
+
+    @property
+    def has_metrics(self) -> bool:
+        return bool(self.config.get("metrics", {}).get("enabled", True))
+
+    def metrics(self) -> Metrics:
+        path = self.config.get("metrics", {}).get("path", "/metrics")
+        answer = self.ask("GET", path, key=self.config.get("auth", {}).get("keys", [{}])[0].get("key", KEY))
+        assert answer.status == 200, answer
+        return Metrics(answer.body.decode())
+
+    def gauge(self, name: str, **labels: str) -> float:
+        return self.metrics().value(name, **labels)
+
+    def wait_gauge(self, value: float, name: str, timeout: float = 1.0, **labels: str) -> None:
+        """Return as soon as the sum over *labels* is *value*."""
+        wait_until(lambda: self.gauge(name, **labels) == value, f"{name}{labels} is {value}", timeout)
+
+    # --- ending ---
+
+    def check_idle(self) -> None:
+        """Nothing may be held once every call is over and every connection of the test is closed."""
+        assert self.process.poll() is None, f"the gateway ended: {self.process.returncode}\n{self.stderr}"
+        if self.has_metrics:
+            wait_until(lambda: not self._held(), lambda: f"an idle gateway still holds {self._held()}", 3.0)
+        wait_until(lambda: self.fds() <= self.idle_fds, self._open_files, 3.0)
+        self.check_output()
+
+    def _held(self) -> dict[str, float]:
+        metrics = self.metrics()
+        held = {
+            "in flight": metrics.value("gateway_in_flight_requests"),
+            "leases": metrics.value("gateway_upstream_connections", state="busy"),
+            "idle upstream connections": metrics.value("gateway_upstream_connections", state="idle"),
+            "body budget": metrics.value("gateway_body_budget_bytes"),
+        }
+        return {name: value for name, value in held.items() if value}
+
+    def _open_files(self) -> str:
+        folder = f"/proc/{self.pid}/fd"
+        links = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)]
+        return f"{len(links)} open files go back to {self.idle_fds}: {links}"
+
+    def check_output(self) -> None:
+        found = FORBIDDEN.search(self.stderr) or FORBIDDEN.search(self.stdout)
+        assert not found, f"the gateway printed {found[0]!r}:\n{self.stderr}\n{self.stdout[-4000:]}"
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """SIGTERM; it has to exit with 0 within *timeout*."""
+        self.process.send_signal(signal.SIGTERM)
+        self.wait_exit(0, timeout)
+
+    def wait_exit(self, code: int, timeout: float = 5.0) -> None:
+        try:
+            found = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise Overdue(f"the gateway did not exit within {timeout} s\n{self.stderr}") from None
+        assert found == code, f"the gateway exited with {found}:\n{self.stderr}"
+        self.check_output()
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    # --- starting ---
+
+    def _await_ready(self, path: str, timeout: float = 15.0) -> None:
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise DidNotStart(f"exit {self.process.returncode}\n{self.stdout}\n{self.stderr}")
+            try:
+                if self.ask("GET", path, key=None).status == 200:
+                    return
+            except (OSError, Incomplete):
+                pass
+            time.sleep(0.01)
+        raise DidNotStart(f"{path} did not answer within {timeout} s\n{self.stdout}\n{self.stderr}")
+
+    def _fds_at_rest(self) -> int:
+        """The count after two equal readings: the readiness connection takes a moment to go."""
+        before = -1
+        while (now := self.fds()) != before:
+            before = now
+            time.sleep(0.02)
+        return now
