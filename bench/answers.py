@@ -38,11 +38,7 @@ def may_become_answer(data: bytes) -> bool:
     if end < 0:
         return data[: len(STATUS)] == STATUS[: len(data)] and len(data) < HEAD_LIMIT
     body = data[end + 4 :]
-    return (
-        data.startswith(STATUS)
-        and len(body) < len(messages.ANSWER_BODY)
-        and messages.ANSWER_BODY.startswith(body)
-    )
+    return data.startswith(STATUS) and len(body) < len(messages.ANSWER_BODY) and messages.ANSWER_BODY.startswith(body)
 
 
 class StreamReader:
@@ -88,10 +84,7 @@ class StreamReader:
         head, self._raw = self._raw[: end + 2].lower(), self._raw[end + 4 :]
         if not head.startswith(STATUS.lower()):
             raise Wrong(f"not a 200: {_shown(head)}")
-        if (
-            b"\r\ntransfer-encoding: chunked\r\n" not in head
-            or b"\r\ncontent-type: text/event-stream" not in head
-        ):
+        if b"\r\ntransfer-encoding: chunked\r\n" not in head or b"\r\ncontent-type: text/event-stream" not in head:
             raise Wrong(f"not a chunked event stream: {_shown(head)}")
         self._headed = True
         return True

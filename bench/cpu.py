@@ -62,6 +62,17 @@ def _reaped_ns(pid: int) -> int:
     return (int(fields[13]) + int(fields[14])) * NS_PER_TICK
 
 
+def _waited_ns(pid: int) -> int:
+    """The second field of each thread's schedstat; 0 where the process is gone."""
+    total = 0
+    for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        try:
+            total += int(file.read_bytes().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return total
+
+
 class Tree:
     """A process and its descendants; two readings of `spent` tell the cost of what lies between."""
 
@@ -80,6 +91,10 @@ class Tree:
         before = set(self.pids)
         self.pids = descendants(self.root)
         return sum(_clock_ns(pid) for pid in self.pids if pid not in before)
+
+    def waited(self) -> int:
+        """Nanoseconds so far for which living threads of the tree were ready to run and had no CPU."""
+        return sum(_waited_ns(pid) for pid in self.pids)
 
     def resident(self) -> int:
         """Bytes of resident memory, shared pages counted in each process that has them."""

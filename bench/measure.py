@@ -46,6 +46,7 @@ class Parties:
             proxy=proxy,
             generator={cpu: sum(tree.spent() for tree in trees) for cpu, trees in self.generator.items()},
             upstream=self.upstream.spent(),
+            waited=self.proxy.waited() if self.proxy else 0,
         )
 
     def at_end(self) -> Instant:
@@ -88,9 +89,7 @@ class Meter:
         run.target, run.round = target.name, round_
         return run
 
-    def _window(
-        self, scenario: Scenario, target: Target, loads: Sequence[LoadProcess]
-    ) -> tuple[Run, list[Outcome]]:
+    def _window(self, scenario: Scenario, target: Target, loads: Sequence[LoadProcess]) -> tuple[Run, list[Outcome]]:
         for load in loads:
             load.await_ready()
         told = [_told(target)]
@@ -133,9 +132,7 @@ def served(upstream: Upstream) -> Served:
         connection.close()
 
 
-def verify(
-    scenario: Scenario, asks_usage: bool, outcomes: Sequence[Outcome], before: Served, after: Served
-) -> None:
+def verify(scenario: Scenario, asks_usage: bool, outcomes: Sequence[Outcome], before: Served, after: Served) -> None:
     """Broken where an answer came from anywhere but the upstream, or the gateway did not ask for usage.
 
     The load processes have compared every answer with the script, byte for byte, before this.

@@ -163,9 +163,7 @@ def chunk(payload: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(payload), payload)
 
 
-_FRAME: Final = (
-    b'data: {"id":"cmpl-8c1b","object":"chat.completion.chunk","created":1790000000,"model":"bench",'
-)
+_FRAME: Final = b'data: {"id":"cmpl-8c1b","object":"chat.completion.chunk","created":1790000000,"model":"bench",'
 
 #: An event is EVENT_START, sixteen hexadecimal digits of its send stamp, EVENT_END: 180 bytes.
 EVENT_START: Final = _FRAME + b'"choices":[{"index":0,"delta":{"content":"'

@@ -66,10 +66,14 @@ http {{
     keepalive_timeout 3600s;
     keepalive_requests 1000000000;  # no connection is replaced while work is counted
     client_max_body_size 64m;
-    client_header_buffer_size 8k;   # head and body of a call in one read (the default of 1k needs three
-    calls) client_body_buffer_size 64k;    # no body touches the disk; above 128k some allocators map each
-    anew client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path
-    {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi; upstream models {{
+    client_header_buffer_size 8k;   # a whole call in one read; the default of 1k takes three
+    client_body_buffer_size 64k;    # no body touches the disk; above 128k some allocators map anew
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream models {{
         least_conn;                 # as the gateway balances
         {servers}
         keepalive 128;

@@ -105,8 +105,15 @@ def table(scenario: Scenario, rows: Sequence[Row]) -> str:
     return "\n".join(text)
 
 
+#: A proxy that waits longer than this share of the time for its CPU is not measured alone.
+DISTURBED: Final = 0.05
+
+
 def _note(row: Row) -> str:
     notes = []
+    waited = row.figures.get("waited")
+    if waited is not None and waited.median > DISTURBED:
+        notes.append(f"disturbed: waited {waited.median:.0%} of the time for its CPU")
     if row.generator_bound:
         notes.append(f"generator-bound in {row.generator_bound} of {row.rounds}")
     if row.lines_lost:
@@ -117,11 +124,7 @@ def _note(row: Row) -> str:
 def machine(nginx_version: str) -> dict[str, str]:
     """What the figures depend on and a reader cannot know."""
     model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in _lines(Path("/proc/cpuinfo"))
-            if line.startswith("model name")
-        ),
+        (line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")),
         platform.machine(),
     )
     return {

@@ -39,6 +39,8 @@ class Run(msgspec.Struct):
     proxy_core: float | None
     generator_core: float
     generator_bound: bool
+    #: Share of the window for which the proxy waited for its CPU: others run there.
+    waited: float | None
     #: Latency of a call, or one-way delay of an event.
     p50_us: float
     p99_us: float
@@ -61,6 +63,8 @@ class Instant(msgspec.Struct, frozen=True):
     #: CPU number -> nanoseconds of the generator's processes on it.
     generator: dict[int, int]
     upstream: int
+    #: For how long the proxy's threads were ready to run and had no CPU.
+    waited: int = 0
 
 
 def generator_bound(kind: Kind, proxy_core: float | None, generator_core: float) -> bool:
@@ -71,9 +75,7 @@ def generator_bound(kind: Kind, proxy_core: float | None, generator_core: float)
     return generator_core > GENERATOR_BUSY or (kind is Kind.CLOSED and idle)
 
 
-def figures(
-    scenario: Scenario, duration_s: float, ends: tuple[Instant, Instant], outcomes: Sequence[Outcome]
-) -> Run:
+def figures(scenario: Scenario, duration_s: float, ends: tuple[Instant, Instant], outcomes: Sequence[Outcome]) -> Run:
     """The figures of one window. The caller fills in who was measured, and what is no matter of division.
 
     The clocks were read a little beside the window that the load counted in, so rates are divided, not sums.
@@ -107,6 +109,7 @@ def figures(
         proxy_core=proxy_core,
         generator_core=generator_core,
         generator_bound=generator_bound(scenario.kind, proxy_core, generator_core),
+        waited=None if proxy is None else (last.waited - first.waited) / (last.at - first.at),
         p50_us=percentile(ordered, 50) / 1e3,
         p99_us=percentile(ordered, 99) / 1e3,
         jitter_p99_us=percentile(jittered, 99) / 1e3 if jittered else None,

@@ -15,7 +15,7 @@ from bench.plan import Kind, Plan
 #: Seconds between "every stream or connection runs" and the window.
 SETTLE_S: Final = 0.25
 #: Seconds that a stream outlives the window at least, on a machine that keeps time.
-OUTLIVE_S: Final = 1.5
+OUTLIVE_S: Final = 2.0
 #: Seconds a load process may take beyond what its plan needs.
 SPARE_S: Final = 20.0
 #: Streams are opened at least this far apart, so that opening them is no burst.

@@ -48,9 +48,7 @@ def scrape(port: int) -> Scrape:
         connection.close()
 
 
-def percentile_bound(
-    before: Mapping[float, float], after: Mapping[float, float], percent: float
-) -> float | None:
+def percentile_bound(before: Mapping[float, float], after: Mapping[float, float], percent: float) -> float | None:
     """Upper bound of the bucket that holds the *percent* percentile between two scrapes; None without any."""
     grown = {bound: count - before.get(bound, 0.0) for bound, count in sorted(after.items())}
     total = max(grown.values(), default=0.0)

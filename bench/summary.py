@@ -22,6 +22,7 @@ OWN: Final = (
     "load_us",
     "proxy_core",
     "generator_core",
+    "waited",
     "p50_us",
     "p99_us",
     "jitter_p99_us",
@@ -31,9 +32,7 @@ OWN: Final = (
 )
 
 #: Figures against another target in the same round: (name, figure, the other target, how).
-COMPARED: Final[
-    tuple[tuple[str, str, str, Callable[[dict[int, float], dict[int, float]], list[float]]], ...]
-] = (
+COMPARED: Final[tuple[tuple[str, str, str, Callable[[dict[int, float], dict[int, float]], list[float]]], ...]] = (
     ("cpu_x_nginx", "cpu_us", NGINX, ratios),
     ("p99_x_nginx", "p99_us", NGINX, ratios),
     ("jitter_p99_x_nginx", "jitter_p99_us", NGINX, ratios),

@@ -85,9 +85,7 @@ def start_upstream(stack: ExitStack, folder: Path, cpu: int) -> Upstream:
     return Upstream(process, log)
 
 
-def start_target(
-    name: str, stack: ExitStack, folder: Path, cpu: int, upstream_ports: Sequence[int]
-) -> Target:
+def start_target(name: str, stack: ExitStack, folder: Path, cpu: int, upstream_ports: Sequence[int]) -> Target:
     """Start *name* on *cpu* and wait until it listens; *stack* stops it. Broken where that fails."""
     if name == DIRECT:
         return Target(name, upstream_ports[0])
@@ -114,11 +112,7 @@ def _gateway(port: int, upstream_ports: Sequence[int], room: Path) -> tuple[list
     urls = [f"http://127.0.0.1:{peer}" for peer in upstream_ports]
     environment = {
         # Whoever runs this may have a gateway of their own configured.
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("GEN_GATEWAY", "GATEWAY_"))
-        },
+        **{name: value for name, value in os.environ.items() if not name.startswith(("GEN_GATEWAY", "GATEWAY_"))},
         "GEN_GATEWAY__SERVER__PORT": str(port),
         "GEN_GATEWAY__BACKENDS__0__ENDPOINTS": msgspec.json.encode(urls).decode(),
         "GEN_GATEWAY__LOGGING__OUTPUT": msgspec.json.encode([str(room / "access.log")]).decode(),

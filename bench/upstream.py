@@ -111,11 +111,7 @@ class Upstream:
                     continue
                 try:
                     data = sock.recv(READ)
-                    if (
-                        request_length(data) == len(data)
-                        and data.startswith(begins)
-                        and b'"stream"' not in data
-                    ):
+                    if request_length(data) == len(data) and data.startswith(begins) and b'"stream"' not in data:
                         served.calls += 1
                         if sock.send(messages.ANSWER) != len(messages.ANSWER):
                             raise BlockingIOError("an answer did not fit into the socket")

@@ -24,7 +24,7 @@ from gateway.proxy import Proxy
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.fields import FieldTable, Role
 from protocols.http1.framing import ChunkedDecoder, Decoder, LengthDecoder
-from protocols.http1.request import parse_request_head
+from protocols.http1.request import RequestHeads
 from protocols.http1.response import HEAD_END
 from protocols.http1.state import ClientState, move_client
 
@@ -155,6 +155,7 @@ class ClientConnection(asyncio.Protocol):
         "_decoder",
         "_discarded",
         "_eof",
+        "_heads",
         "_held",
         "_held_scan",
         "_parts",
@@ -180,6 +181,7 @@ class ClientConnection(asyncio.Protocol):
         self.address = ""
         self.state = ClientState.IDLE
         self.deadline = NEVER
+        self._heads = RequestHeads(all.fields)
         self._served = 0
         self._held = b""
         self._held_scan = 0
@@ -276,7 +278,7 @@ class ClientConnection(asyncio.Protocol):
         if self.state is ClientState.IDLE:
             self.state = move_client(self.state, ClientState.READING)
         try:
-            request = parse_request_head(data[: end + 4], self._all.fields)
+            request = self._heads.read(data[: end + 4])
         except WireError as error:
             self._refuse_head(Fault(Side.CLIENT, _KINDS[error.kind], f"Bad request: {error}."))
             return

@@ -23,8 +23,8 @@ _TOKENS: Final = frozenset({"token", "token_env", "token_file"})
 def complete(root: Table, *, quick: bool) -> None:
     """Fill in *root*. *quick* tells that the quick form is used: its key is `dev-key` unless one is given."""
     backends = root.entries.get("backends")
-    configured = backends is not None and not (isinstance(backends, Array) and not backends.items)
-    if not configured:
+    configured = isinstance(backends, Array) and bool(backends.items)
+    if backends is None or (isinstance(backends, Array) and not backends.items):
         raw = {"name": MOCK, "protocol": MOCK, "endpoints": ["mock://local"], "models": [MOCK]}
         root.entries["backends"] = grow([raw], BUILT_IN, "backends")
     if (quick or not configured) and _wants_key(root):

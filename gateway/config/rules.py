@@ -34,6 +34,7 @@ def check(config: Config, report: Report) -> None:
     unique_names([key.name for key in config.auth.keys], ("auth", "keys"), report)
     _logging(config, report)
     _cors(config, report)
+    _path(config.metrics.path, ("metrics", "path"), "/", report)
 
 
 def check_whole(config: Config, report: Report) -> None:
@@ -47,13 +48,14 @@ def check_whole(config: Config, report: Report) -> None:
         seen.setdefault(key.sha256, key.name)
     if not config.auth.enabled:
         return
-    open_to_all = set(seen) == {digest(DEV_KEY)} and not is_loopback(config.server.host)
+    host = config.server.host
+    open_to_all = set(seen) == {digest(DEV_KEY)} and is_host(host) and not is_loopback(host)
     if not config.auth.keys:
         said = "no key is configured, expected at least one (set auth.enabled = false to serve everyone)"
         report(("auth", "keys"), said)
     elif open_to_all and not config.auth.allow_dev_key:
         said = (
-            f"is {shown(config.server.host)} while {DEV_KEY} is the only key, expected a loopback address, "
+            f"is {shown(host)} while {DEV_KEY} is the only key, expected a loopback address, "
             "a key of your own, or auth.allow_dev_key = true (GEN_GATEWAY__AUTH__ALLOW_DEV_KEY=true)"
         )
         report(("server", "host"), said)
@@ -79,9 +81,12 @@ def listed_text(values: tuple[str, ...], path: Path, report: Report) -> None:
 def listed_paths(values: tuple[str, ...], path: Path, prefix: str, report: Report) -> None:
     """Every element is a path, or a pattern of paths, below *prefix*."""
     for at, value in enumerate(values):
-        if not value.startswith(prefix) or not FIELD_VALUE.fullmatch(value) or " " in value:
-            said = f"is {shown(value)}, expected visible ASCII that starts with {quoted(prefix)}"
-            report((*path, at), said)
+        _path(value, (*path, at), prefix, report)
+
+
+def _path(value: str, path: Path, prefix: str, report: Report) -> None:
+    if not value.startswith(prefix) or not FIELD_VALUE.fullmatch(value) or " " in value:
+        report(path, f"is {shown(value)}, expected visible ASCII that starts with {quoted(prefix)}")
 
 
 def _server(config: Config, report: Report) -> None:
@@ -139,4 +144,3 @@ def _cors(config: Config, report: Report) -> None:
         if not TOKEN.fullmatch(header):  # "*" is a token too
             said = f'is {shown(header)}, expected "*" or the name of a header (RFC 9110, 5.1)'
             report(("cors", "allow_headers", at), said)
-    listed_paths((config.metrics.path,), ("metrics", "path"), "/", report)

@@ -212,7 +212,7 @@ def _words(fields: Mapping[str, str | int | float | bool | None]) -> Iterator[st
             yield f"{text.upper():7}"
         elif name in ("ts", "msg") and text.isprintable():
             yield text
-        elif text.isprintable() and text and not any(mark in text for mark in ' "='):
+        elif text.isprintable() and text and not any(mark in text for mark in ' "'):
             yield f"{name}={text}"
         else:
             yield f"{name}={json.dumps(text, ensure_ascii=not text.isprintable())}"

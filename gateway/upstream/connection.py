@@ -16,7 +16,7 @@ from gateway.clock import monotonic
 from gateway.errors import Fault, Kind, Retry, Side
 from protocols.http1.errors import WireError
 from protocols.http1.framing import Decoder
-from protocols.http1.response import HEAD_END, HEAD_LIMIT, ResponseHead, parse_response_head
+from protocols.http1.response import HEAD_END, HEAD_LIMIT, ResponseHead, ResponseHeads
 from protocols.http1.state import UpstreamState, move_upstream
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_decoder",
+        "_heads",
         "_held",
         "_interim",
         "_paused",
@@ -53,6 +54,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool = pool
         self._transport: asyncio.Transport | None = None
         self.state = UpstreamState.IDLE
+        self._heads = ResponseHeads()
         self.served = 0
         #: Monotonic seconds after which it is too old to be reused; set while idle.
         self.stale_at = 0.0
@@ -152,7 +154,7 @@ class UpstreamConnection(asyncio.Protocol):
                     self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
                 self._held = data
                 return
-            head, decoder = parse_response_head(data[:end])
+            head, decoder = self._heads.read(data[:end])
             data = data[end + 4 :]
             if decoder is not None:
                 break

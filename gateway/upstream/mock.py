@@ -106,7 +106,6 @@ class MockBackend:
         """*urls* are the `mock://` addresses of its peers. Raises `ValueError` as `read_options` does."""
         # process: one generation
         self.name = name
-        self.header_name = name.encode("ascii")
         self._options = {url: read_options(url) for url in urls}
         self._dice = {url: random.Random(options.seed) for url, options in self._options.items()}
         # process: the tasks of running exchanges; the loop itself holds them weakly

@@ -97,6 +97,18 @@ _NOT_REMEMBERED: Final = frozenset(
     )
 )
 
+#: Roles whose values change from request to request on one connection.
+VARYING: Final = frozenset(
+    int(role)
+    for role in (
+        Role.CONTENT_LENGTH,
+        Role.REQUEST_ID,
+        Role.TRACE_ID,
+        Role.TRACEPARENT,
+        Role.IDEMPOTENCY_KEY,
+    )
+)
+
 #: uri-host [":" port] of RFC 9110 section 7.2, without the percent-encoded forms that nobody sends.
 HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._~!$&'()*+;=%-]+)(?::[0-9]{0,5})?")
 
@@ -125,9 +137,7 @@ class FieldTable:
         """
         name, _, value = line.partition(b":")
         value = value.strip(b" \t")
-        role = self._names.get(name)
-        if role is None:
-            role = self._role(name)
+        role = self.role(name)
         kept = b"%b: %b\r\n" % (name, value) if role == FORWARD or role >= _FIRST_KEPT else b""
         known = (role, value, kept)
         if role == _HOST_ROLE and not HOST.fullmatch(value):
@@ -138,7 +148,11 @@ class FieldTable:
             self.lines[line] = known
         return known
 
-    def _role(self, name: bytes) -> int:
+    def role(self, name: bytes) -> int:
+        """What becomes of the field *name*, however it is spelled."""
+        known = self._names.get(name)
+        if known is not None:
+            return known
         lower = name.lower()
         role = int(self._roles.get(lower, FORWARD))
         if role == FORWARD and (b"_" in lower or lower.startswith(_DROPPED_PREFIXES)):

@@ -1,7 +1,7 @@
 """Request heads: a block of bytes to a `Request`, judged by llhttp and by our own rules.
 
-Owns `Request` and `parse_request_head`. It refuses bodies (`framing`), sockets, time and policy. A Request is made
-for each head by `gateway.downstream`.
+Owns `Request`, `parse_request_head` and `RequestHeads`. It refuses bodies (`framing`), sockets, time and policy. A RequestHeads is
+made for each connection by `gateway.downstream`.
 
 llhttp (through httptools) judges the syntax: it refuses bare CR and LF, folded lines, bad names and values. The
 fields are then read from the same bytes by line, because once the syntax is proved a line is a field, and lines
@@ -18,7 +18,8 @@ from typing import Final
 import httptools
 
 from protocols.http1.errors import WireError, Wrong
-from protocols.http1.fields import DROP, FORWARD, HOST, FieldTable, Role, SpecialFields
+from protocols.http1.fields import DROP, FORWARD, HOST, VARYING, FieldTable, Role, SpecialFields
+from protocols.http1.repeat import MISSES_LIMIT, Pattern
 
 METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 TARGET_LIMIT: Final = 8 << 10
@@ -71,6 +72,89 @@ _TRANSFER_ENCODING: Final = int(Role.TRANSFER_ENCODING)
 _EXPECT: Final = int(Role.EXPECT)
 
 _NO_SPECIALS: Final[SpecialFields] = [None] * len(Role)
+_NO_REQUEST: Final = Request()
+
+
+class RequestHeads:
+    """Reads the heads of one connection. The second and later ones are usually read by pattern."""
+
+    __slots__ = ("_block", "_forward", "_misses", "_pattern", "_plan", "_request", "_table")
+
+    def __init__(self, table: FieldTable) -> None:
+        self._table = table
+        # The last head that was parsed whole, and, from the second one on, what it is a pattern for.
+        self._block = b""
+        self._misses = 0
+        self._request = _NO_REQUEST
+        self._pattern: Pattern | None = None
+        self._plan: list[tuple[int, int]] = []
+        self._forward: list[bytes] = []
+
+    def read(self, block: bytes) -> Request:
+        """Parse *block*, a head up to and with its empty line. Raises `WireError`."""
+        if self._block and self._misses < MISSES_LIMIT:
+            if self._pattern is None:
+                self._learn()
+            request = self._repeat(block)
+            if request is not None:
+                self._misses = 0
+                return request
+            self._misses += 1
+        self._block = b""
+        self._pattern = None
+        request = parse_request_head(block, self._table)
+        self._block = block
+        self._request = request
+        return request
+
+    def _learn(self) -> None:
+        """Make the pattern: which values vary, and where in `forward` they go."""
+        table = self._table
+        lines = self._block[:-4].split(b"\r\n")
+        self._pattern = Pattern(lines, lambda name: table.role(name) in VARYING, b"\r\n\r\n")
+        self._plan = []
+        forward: list[bytes] = []
+        first = self._request
+        rest = first.forward
+        roles = [table.role(name) for name in self._pattern.names]
+        for role, name in zip(roles, self._pattern.names, strict=True):
+            value = first.special[role]
+            line = b"%b: %b\r\n" % (name, value)
+            at = -1
+            if line in rest:
+                index = rest.index(line)
+                forward += [b"".join(rest[:index]), name + b": ", b"", b"\r\n"]
+                at = len(forward) - 2
+                rest = rest[index + 1 :]
+            self._plan.append((role, at))
+        self._forward = [*forward, b"".join(rest)]
+
+    def _repeat(self, block: bytes) -> Request | None:
+        """The request that *block* is if it repeats the last head; None where it has to be parsed."""
+        assert self._pattern is not None
+        values = self._pattern.values(block)
+        if values is None:
+            return None
+        first = self._request
+        request = Request.__new__(Request)
+        request.method = first.method
+        request.path = first.path
+        request.query = first.query
+        request.http_1_1 = first.http_1_1
+        request.keep_alive = first.keep_alive
+        request.length = first.length
+        request.chunked = first.chunked
+        request.special = special = first.special.copy()
+        request.forward = forward = self._forward.copy()
+        for (role, at), value in zip(self._plan, values, strict=True):
+            special[role] = value
+            if at >= 0:
+                forward[at] = value
+            if role == _CONTENT_LENGTH:
+                if not value.isdigit() or len(value) > LENGTH_DIGITS_LIMIT:
+                    return None
+                request.length = int(value)
+        return request
 
 
 class _NoCallbacks:

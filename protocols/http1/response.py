@@ -1,6 +1,6 @@
 """Response heads: parsed alone, without a general parser (which costs 10 us more), and written to the client.
 
-Owns `ResponseHead`, `parse_response_head` and the status lines. It refuses bodies (`framing`) and what a status
+Owns `ResponseHead`, `ResponseHeads`, `parse_response_head` and the status lines. It refuses bodies (`framing`) and what a status
 means (`gateway.proxy`). A ResponseHead is made for each answer by `gateway.upstream`.
 """
 
@@ -13,6 +13,7 @@ from typing import Final
 
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.framing import ChunkedDecoder, Decoder, EofDecoder, LengthDecoder
+from protocols.http1.repeat import MISSES_LIMIT, Pattern
 
 #: One field of an answer: lower-case name and value, without white space around it.
 Field = tuple[bytes, bytes]
@@ -21,6 +22,7 @@ HEAD_END: Final = b"\r\n\r\n"
 #: What a peer may send as head: nginx's 8k buffers are the usual bound, models' providers send up to 4 KiB.
 HEAD_LIMIT: Final = 64 << 10
 FIELDS_LIMIT: Final = 128
+LENGTH_DIGITS_LIMIT: Final = 18
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
@@ -61,7 +63,9 @@ _LINES: dict[bytes, Line] = {}
 _LINES_LIMIT: Final = 1024
 _LINE_LENGTH_LIMIT: Final = 128
 #: Values that change with each answer are not worth remembering.
-_VOLATILE: Final = frozenset({b"content-length", b"date", b"x-request-id", b"openai-processing-ms", b"etag", b"age"})
+_VOLATILE: Final = frozenset(
+    {b"content-length", b"date", b"x-request-id", b"openai-processing-ms", b"x-process-time", b"etag", b"age"}
+)
 
 
 class ResponseHead:
@@ -102,6 +106,84 @@ class ResponseHead:
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} {self.content_type.decode('latin-1')} length={self.length}>"
+
+
+class ResponseHeads:
+    """Reads the heads of one connection. The second and later ones are usually read by pattern."""
+
+    __slots__ = ("_block", "_chunked", "_head", "_lines", "_misses", "_pattern", "_plan")
+
+    def __init__(self) -> None:
+        # The last head that was parsed whole, and, from the second one on, what it is a pattern for.
+        self._block = b""
+        self._misses = 0
+        self._head: ResponseHead | None = None
+        self._chunked = False
+        self._pattern: Pattern | None = None
+        #: For each varying value: is it the Content-Length, and its place in `lines` (-1: not relayed).
+        self._plan: list[tuple[bool, int]] = []
+        self._lines: list[bytes] = []
+
+    def read(self, block: bytes) -> tuple[ResponseHead, Decoder | None]:
+        """As `parse_response_head`."""
+        if self._block and self._misses < MISSES_LIMIT:
+            if self._pattern is None:
+                self._learn()
+            found = self._repeat(block)
+            if found is not None:
+                self._misses = 0
+                return found
+            self._misses += 1
+        self._block = b""
+        self._pattern = None
+        head, decoder = parse_response_head(block)
+        if isinstance(decoder, (LengthDecoder, ChunkedDecoder)):
+            self._block = block
+            self._head = head
+            self._chunked = isinstance(decoder, ChunkedDecoder)
+        return head, decoder
+
+    def _learn(self) -> None:
+        assert self._head is not None
+        first = self._head
+        self._pattern = Pattern(self._block.split(b"\r\n"), lambda name: name.lower() in _VOLATILE, b"")
+        self._plan = []
+        lines: list[bytes] = []
+        rest = first.lines
+        for name in self._pattern.names:
+            lower = name.lower()
+            at = next((at for at, line in enumerate(rest) if line.startswith(lower + b": ")), -1)
+            if at >= 0:
+                lines += [b"".join(rest[:at]), lower + b": ", b"", b"\r\n"]
+                rest = rest[at + 1 :]
+                at = len(lines) - 2
+            self._plan.append((lower == b"content-length", at))
+        self._lines = [*lines, b"".join(rest)]
+
+    def _repeat(self, block: bytes) -> tuple[ResponseHead, Decoder] | None:
+        first, pattern = self._head, self._pattern
+        assert first is not None and pattern is not None
+        values = pattern.values(block)
+        if values is None:
+            return None
+        head = ResponseHead.__new__(ResponseHead)
+        head.status = first.status
+        head.content_type = first.content_type
+        head.persistent = first.persistent
+        head.keep_alive_timeout = first.keep_alive_timeout
+        head.keep_alive_max = first.keep_alive_max
+        head.length = first.length
+        head.lines = lines = self._lines.copy()
+        for (is_length, at), value in zip(self._plan, values, strict=True):
+            if at >= 0:
+                lines[at] = value
+            if is_length:
+                if not value.isdigit() or len(value) > LENGTH_DIGITS_LIMIT:
+                    return None
+                head.length = int(value)
+        if self._chunked:
+            return head, ChunkedDecoder()
+        return head, LengthDecoder(head.length or 0)
 
 
 def parse_response_head(block: bytes) -> tuple[ResponseHead, Decoder | None]:
@@ -204,7 +286,7 @@ def _choose_framing(head: ResponseHead, minor: int, special: dict[bytes, bytes])
         head.length = None
         return ChunkedDecoder()
     if length is not None:
-        if not length.isdigit() or len(length) > 18:
+        if not length.isdigit() or len(length) > LENGTH_DIGITS_LIMIT:
             raise WireError(Wrong.BAD_FRAMING, "the answer's Content-Length is not one number")
         head.length = int(length)
         return LengthDecoder(head.length)

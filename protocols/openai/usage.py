@@ -6,7 +6,6 @@ APIs are known: chat's prompt_tokens and the newer input_tokens (responses, imag
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import msgspec
@@ -15,8 +14,6 @@ import msgspec
 USAGE_KEY: Final = b'"usage"'
 #: Answers larger than this are searched in their last part only: usage follows the content in every known backend.
 USAGE_WINDOW: Final = 8 << 10
-
-_OBJECT: Final = re.compile(rb'"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
 
 
 class _Details(msgspec.Struct):
@@ -66,14 +63,23 @@ def find_usage(window: bytes) -> Usage | None:
     """The last usage object in *window*, part of an answer's JSON; None where there is none or it is not sane."""
     at = window.rfind(USAGE_KEY)
     while at >= 0:
-        match = _OBJECT.match(window, at)
-        if match is not None:
-            try:
-                return _from_wire(_decoder.decode(match[1]))
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                return None
+        start = window.find(b"{", at, at + len(USAGE_KEY) + 8)
+        if start >= 0 and window[at + len(USAGE_KEY) : start].strip() == b":":
+            # No text stands in a usage object, so its end is where the braces are even.
+            end = window.find(b"}", start)
+            while end >= 0:
+                if window.count(b"{", start, end) == window.count(b"}", start, end + 1):
+                    return _decode_usage(window[start : end + 1])
+                end = window.find(b"}", end + 1)
         at = window.rfind(USAGE_KEY, 0, at)
     return None
+
+
+def _decode_usage(text: bytes) -> Usage | None:
+    try:
+        return _from_wire(_decoder.decode(text))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def usage_of_chunk(data: bytes) -> tuple[Usage | None, bool]:

@@ -14,7 +14,8 @@ BLOCKS = 2
 WIDTH = 64
 HEADS = 4
 FEED_FORWARD = 128
-CONTEXT = 4096
+CONTEXT = 65536
+WORDS = ["the", "and", "of", "to", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with"]
 TEMPLATE = (
     "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant: {% endif %}"
@@ -24,10 +25,9 @@ TEMPLATE = (
 def _vocabulary() -> tuple[list[str], list[float], list[int]]:
     """Tokens, scores and types of a SentencePiece vocabulary: specials, all bytes, and some words."""
     kinds = gguf.TokenType
-    words = "the and of to in is it you that he was for on are with as his they be at one have this".split()
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     types = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256]
-    letters = [*"abcdefghijklmnopqrstuvwxyz", "\u2581", *(f"\u2581{word}" for word in words)]
+    letters = [*"abcdefghijklmnopqrstuvwxyz", "\u2581", *(f"\u2581{word}" for word in WORDS)]
     tokens += letters
     types += [kinds.NORMAL] * len(letters)
     scores = [-float(number) for number in range(len(tokens))]

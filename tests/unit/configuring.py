@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from hypothesis import settings
+
 from gateway.config.load import ConfigError, load
 from gateway.config.schema import Config
+
+#: The same examples in every run, however busy the machine.
+STEADY = settings(deadline=None, derandomize=True)
 
 #: Enough for a configuration with backends of its own: they ask for a key.
 KEYED = '[[auth.keys]]\nname = "k"\nkey = "a-key"\n'

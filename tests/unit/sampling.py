@@ -25,9 +25,7 @@ def ask(path: str, body: dict[str, Any] | bytes, text: str = "") -> Whole | Stre
     stream = isinstance(body, dict) and bool(body.get("stream"))
     model = body.get("model", "mock") if isinstance(body, dict) else "mock"
     fields = None if isinstance(body, bytes) else decode_fields(raw)
-    asked = Asked(
-        path=path, model=model, stream=stream, fields=fields, body=raw, id="a1", created=7, text=text
-    )
+    asked = Asked(path=path, model=model, stream=stream, fields=fields, body=raw, id="a1", created=7, text=text)
     answer = sample(asked)
     assert answer is not None
     return answer

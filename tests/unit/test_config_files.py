@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.config.faults import Faults
 from gateway.config.load import ConfigError, load
 from gateway.config.tree import Array, Leaf, Node, Table, grow, merge, overlay
-from tests.unit.configuring import BACKEND, KEYED, faults, written
+from tests.unit.configuring import BACKEND, KEYED, STEADY, faults, written
 
 
 def _folder_faults(folder: Path) -> list[str]:
@@ -139,11 +139,13 @@ def _leaves(raw: Any, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
     return {path}
 
 
+@STEADY
 @given(tables)
 def test_a_tree_holds_what_it_was_grown_from(raw: Any) -> None:
     assert _plain(grow(raw, "f")) == raw
 
 
+@STEADY
 @given(tables, tables)
 def test_files_without_a_common_key_merge_to_both_in_either_order(one: Any, other: Any) -> None:
     one, other = {"one": one}, {"other": other}
@@ -153,6 +155,7 @@ def test_files_without_a_common_key_merge_to_both_in_either_order(one: Any, othe
         assert not found.found()
 
 
+@STEADY
 @given(tables)
 def test_a_file_merged_with_itself_clashes_at_every_value(raw: Any) -> None:
     found = Faults()
@@ -168,6 +171,7 @@ def _at(raw: Any, path: tuple[str, ...]) -> Any:
     return raw
 
 
+@STEADY
 @given(tables, tables)
 def test_an_overlay_keeps_all_of_the_strong_and_of_the_weak_what_does_not_clash(weak: Any, strong: Any) -> None:
     over = _plain(overlay(_table(weak, "w"), _table(strong, "s")))

@@ -67,9 +67,7 @@ def test_any_help_stays_on_its_line(openmetrics: bool, parse: Parse, help: str) 
 
 @pytest.mark.parametrize(("openmetrics", "parse"), FORMATS)
 @given(values=st.lists(st.floats(allow_nan=False, allow_infinity=False, min_value=0, max_value=100)))
-def test_buckets_are_cumulative_and_end_with_all(
-    openmetrics: bool, parse: Parse, values: list[float]
-) -> None:
+def test_buckets_are_cumulative_and_end_with_all(openmetrics: bool, parse: Parse, values: list[float]) -> None:
     registry = Registry()
     histogram = registry.histogram("a_seconds", "A.", (0.00005, 1.0, 10.0)).child()
     for value in values:
@@ -155,3 +153,10 @@ def test_a_family_without_children_is_announced() -> None:
 def test_openmetrics_ends_with_its_mark_and_the_older_format_has_none() -> None:
     assert render(Registry(), openmetrics=True).endswith(b"\n# EOF\n")
     assert b"EOF" not in render(Registry())
+
+
+def test_openmetrics_escapes_quotes_in_help_and_the_older_format_does_not() -> None:
+    registry = Registry()
+    registry.gauge("a", 'The "a".')
+    assert b'# HELP a The \\"a\\".\n' in render(registry, openmetrics=True)
+    assert b'# HELP a The "a".\n' in render(registry)

@@ -72,9 +72,7 @@ def make_call(body: dict[str, Any], path: str = CHAT) -> Any:
     )
 
 
-async def ask(
-    backend: MockBackend, url: str, body: dict[str, Any] = HELLO, path: str = CHAT, **after: Any
-) -> Recorder:
+async def ask(backend: MockBackend, url: str, body: dict[str, Any] = HELLO, path: str = CHAT, **after: Any) -> Recorder:
     """One call, to its end."""
     attempt = Recorder(url)
     attempt.after = after.get("after", attempt.after)

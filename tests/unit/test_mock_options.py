@@ -29,9 +29,7 @@ def test_every_option_of_an_address_is_read() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("0", 0), ("1.5", 1.5), ("250ms", 0.25), ("2s", 2), ("1m", 60)]
-)
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("1.5", 1.5), ("250ms", 0.25), ("2s", 2), ("1m", 60)])
 def test_a_delay_is_seconds_or_has_a_unit(text: str, seconds: float) -> None:
     assert read_options(f"mock://x?delay={text}").delay == seconds
 

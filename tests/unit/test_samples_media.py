@@ -160,9 +160,7 @@ def test_a_gpt_image_model_always_answers_in_base64(client: openai.OpenAI) -> No
 
 
 def test_edits_and_variations_are_read_from_a_form(client: openai.OpenAI) -> None:
-    edited = client.images.edit(
-        model="m", image=[b"\x89PNG\r\n--x", b"\x89PNG2"], prompt="blue", n=2, size="256x256"
-    )
+    edited = client.images.edit(model="m", image=[b"\x89PNG\r\n--x", b"\x89PNG2"], prompt="blue", n=2, size="256x256")
     assert edited.data is not None
     assert len(edited.data) == 2
     with pytest.deprecated_call():

@@ -150,9 +150,7 @@ def sse_head(framing: Framing = "chunked", length: int = 0) -> bytes:
     return head(200, SSE_TYPE, ("cache-control", "no-cache"), more)
 
 
-def stream(
-    events: Iterable[bytes] | None = None, framing: Framing = "chunked", pieces: Pieces = "events"
-) -> Script:
+def stream(events: Iterable[bytes] | None = None, framing: Framing = "chunked", pieces: Pieces = "events") -> Script:
     """An SSE answer, written event by event, whole, byte by byte, or cut at the indices in *pieces*."""
     listed = list(chat_events() if events is None else events)
     payload = b"".join(listed)

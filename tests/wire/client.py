@@ -106,15 +106,15 @@ def chat_request(*, stream: bool = False, model: str = "m", **more: Any) -> byte
 
 
 class Client:
-    """One connection to *port*. `timeout` bounds every wait for bytes."""
+    """One connection to *host*:*port*. `timeout` bounds every wait for bytes."""
 
-    def __init__(self, port: int, *, receive_buffer: int = 0, timeout: float = 5.0) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1", *, receive_buffer: int = 0, timeout: float = 5.0) -> None:
         self.sock = socket.socket()
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(timeout)
         try:
-            self.sock.connect(("127.0.0.1", port))
+            self.sock.connect((host, port))
         except OSError:
             self.sock.close()
             raise
@@ -145,9 +145,7 @@ class Client:
         """Send *data* byte by byte."""
         self.split(data, *range(1, len(data)))
 
-    def request(
-        self, method: str, target: str, body: bytes | None = None, headers: Headers = (), **more: Any
-    ) -> None:
+    def request(self, method: str, target: str, body: bytes | None = None, headers: Headers = (), **more: Any) -> None:
         named = any(name.lower() == "x-request-id" for name, _ in headers)
         headers = headers if named else [*headers, ("X-Request-Id", self.id)]
         self.send(build_request(method, target, body, headers, **more))

@@ -145,8 +145,7 @@ class Ledger:
         return "\n".join(
             f"connection {c.number}: left by {c.left_by}, "
             + ", ".join(
-                f"{r.method} {r.target} (answered {bool(r.answered)}, aborted {bool(r.aborted)})"
-                for r in c.requests
+                f"{r.method} {r.target} (answered {bool(r.answered)}, aborted {bool(r.aborted)})" for r in c.requests
             )
             for c in list(self.connections)
         )

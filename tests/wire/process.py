@@ -23,7 +23,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.wire.client import KEY, Client, Incomplete, Response, build_request
+from tests.wire.client import Client, Incomplete, Response, build_request
 from tests.wire.ledger import Overdue
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,11 @@ class Gateway:
     ) -> None:
         self.config = config
         self.folder = folder
-        self.port: int = config.get("server", {}).get("port", 8080)
+        server = config.get("server", {})
+        self.host: str = server.get("host", "127.0.0.1")
+        self.port: int = server.get("port") or free_port()
+        if "port" not in server:
+            args = (*args, "--port", str(self.port))
         self._file = folder / "gateway.toml"
         self._file.write_text(to_toml(config))
         self._stdout = folder / "stdout"
@@ -190,7 +194,7 @@ class Gateway:
         **more: Any,
     ) -> Response:
         """One request on a connection of its own, and its whole answer."""
-        client = Client(self.port, timeout=timeout)
+        client = Client(self.port, self.host, timeout=timeout)
         try:
             client.send(build_request(method, target, body, (("Connection", "close"), *headers), **more))
             return client.response(method)
@@ -202,8 +206,7 @@ class Gateway:
         return bool(self.config.get("metrics", {}).get("enabled", True))
 
     def metrics(self) -> Metrics:
-        path = self.config.get("metrics", {}).get("path", "/metrics")
-        answer = self.ask("GET", path, key=self.config.get("auth", {}).get("keys", [{}])[0].get("key", KEY))
+        answer = self.ask("GET", self.config.get("metrics", {}).get("path", "/metrics"))
         assert answer.status == 200, answer
         return Metrics(answer.body.decode())
 
@@ -270,7 +273,7 @@ class Gateway:
             if self.process.poll() is not None:
                 raise DidNotStart(f"exit {self.process.returncode}\n{self.stdout}\n{self.stderr}")
             try:
-                if self.ask("GET", path, key=None).status == 200:
+                if self.ask("GET", path).status == 200:
                     return
             except (OSError, Incomplete):
                 pass

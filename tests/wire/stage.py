@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.wire import answers
 from tests.wire.client import KEY, Client
@@ -47,7 +47,7 @@ class Stage:
     """Use as `with Stage(folder) as stage`. `settle` after each test, `close` (by the with) at the end."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._upstreams: list[Upstream] = []
         self._backlogs: list[FullBacklog] = []
         self._gateways: list[Gateway] = []
@@ -72,14 +72,14 @@ class Stage:
         return backlog
 
     def gateway(self, config: Configuration, **more: Any) -> Gateway:
-        folder = self._folder / f"gateway-{len(self._gateways)}"
+        folder = self.folder / f"gateway-{len(self._gateways)}"
         folder.mkdir(parents=True)
         gateway = Gateway(config, folder, **more)
         self._gateways.append(gateway)
         return gateway
 
     def connect(self, target: Gateway | Upstream, **more: Any) -> Client:
-        client = Client(target.port, **more)
+        client = Client(target.port, target.host, **more)
         self._clients.append(client)
         return client
 
@@ -116,7 +116,7 @@ class Stage:
             for backlog in self._backlogs:
                 backlog.close()
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

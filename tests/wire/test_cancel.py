@@ -34,9 +34,7 @@ ENDPOINTS = [
 ]
 
 
-@pytest.mark.parametrize(
-    "sent", [1, 40, 150, -1], ids=["1 B", "in the head", "in the headers", "all but 1 B"]
-)
+@pytest.mark.parametrize("sent", [1, 40, 150, -1], ids=["1 B", "in the head", "in the headers", "all but 1 B"])
 @leaving
 def test_while_the_request_is_read_nothing_goes_upstream(
     connect: Connect, upstream: Upstream, gateway: Gateway, leave: Leave, sent: int
@@ -116,9 +114,7 @@ def test_between_the_head_and_the_first_event(
 
 @leaving
 @streaming
-def test_amid_the_answer(
-    connect: Connect, upstream: Upstream, gateway: Gateway, leave: Leave, stream: bool
-) -> None:
+def test_amid_the_answer(connect: Connect, upstream: Upstream, gateway: Gateway, leave: Leave, stream: bool) -> None:
     first = answers.chat_events(1)[0]
 
     def script(x: Exchange) -> None:
@@ -160,9 +156,7 @@ def test_while_paused_because_the_client_does_not_read(
     assert gateway.wait_call(request_id=client.id)["ending"] == "CD"
 
 
-def test_every_abort_is_counted_and_no_peer_is_blamed(
-    connect: Connect, upstream: Upstream, gateway: Gateway
-) -> None:
+def test_every_abort_is_counted_and_no_peer_is_blamed(connect: Connect, upstream: Upstream, gateway: Gateway) -> None:
     """Were the peer blamed, the calls after it would meet a cool-down."""
     before = gateway.metrics()
     upstream.answer = answers.await_abort

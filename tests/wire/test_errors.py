@@ -48,7 +48,7 @@ class Case:
     code: str
     #: `error.param`, where the contract tells which field is wrong
     param: str | None = None
-    #: the connection cannot go on, because where the next request starts is unknown
+    #: the connection must not go on, because where the next request starts is unknown
     closes: bool = False
     method: str = "POST"
 
@@ -68,7 +68,7 @@ CASES = {
     "JSON with a stray word": Case(post('{"model": x}'), 400, "invalid_json"),
     "JSON that is cut": Case(post('{"model": "m"'), 400, "invalid_json"),
     "JSON with bytes after it": Case(post(SOUND + b"}"), 400, "invalid_json"),
-    "JSON that is not UTF-8": Case(post(b'{"model": "\xff"}'), 400, "invalid_json"),
+    "JSON that is not UTF-8": Case(post(b'{"model": "m", "user": "\xff"}'), 400, "invalid_json"),
     "no body": Case(post(""), 400, "invalid_json"),
     "no model": Case(post('{"messages": []}'), 400, "missing_model", "model"),
     "a model that is a number": Case(post('{"model": 1}'), 400, "invalid_model", "model"),
@@ -77,12 +77,12 @@ CASES = {
     "a wrong key": Case(post(SOUND, key="wrong"), 401, "invalid_api_key"),
     "a key that goes on": Case(post(SOUND, key=KEY + "0"), 401, "invalid_api_key"),
     "another scheme": Case(post(SOUND, ("Authorization", f"Basic {KEY}"), key=None), 401, "invalid_api_key"),
-    "a model the key may not use": Case(post(SOUND, key=NARROW), 403, "model_not_allowed"),
+    "a model the key may not use": Case(post(SOUND, key=NARROW), 403, "model_not_allowed", "model"),
     "an unknown model": Case(post(chat_request(model="nobody")), 404, "model_not_found", "model"),
     "an unknown path": Case(build_request("GET", "/v1/nothing"), 404, "unknown_path", method="GET"),
     "a path that is not under /v1": Case(build_request("GET", "/nothing"), 404, "unknown_path", method="GET"),
     "a model nobody lists": Case(
-        build_request("GET", "/v1/models/nobody"), 404, "model_not_found", method="GET"
+        build_request("GET", "/v1/models/nobody"), 404, "model_not_found", "model", method="GET"
     ),
     "the wrong method": Case(build_request("GET", CHAT), 405, "method_not_allowed", method="GET"),
     "a method of its own": Case(build_request("PURGE", CHAT), 405, "method_not_allowed"),
@@ -90,7 +90,7 @@ CASES = {
     "a packed body": Case(post(SOUND, ("Content-Encoding", "gzip")), 415, "unsupported_media_type"),
     "an expectation": Case(post(SOUND, ("Expect", "tea")), 417, "unsupported_expectation"),
     "a long target": Case(
-        build_request("GET", "/v1/models?q=" + "a" * 100_000),
+        build_request("GET", "/v1/models?q=" + "a" * 20_000),
         414,
         "target_too_long",
         closes=True,
@@ -108,9 +108,7 @@ CASES = {
     "length and chunks": Case(
         framing("Content-Length: 5", "Transfer-Encoding: chunked"), 400, "bad_request", closes=True
     ),
-    "two equal lengths": Case(
-        framing("Content-Length: 5", "Content-Length: 5"), 400, "bad_request", closes=True
-    ),
+    "two equal lengths": Case(framing("Content-Length: 5", "Content-Length: 5"), 400, "bad_request", closes=True),
     "a length with a sign": Case(framing("Content-Length: +5"), 400, "bad_request", closes=True),
     "a folded header": Case(framing("X-A: b", " c"), 400, "bad_request", closes=True),
     "a space before the colon": Case(framing("X-A : b"), 400, "bad_request", closes=True),
@@ -118,14 +116,10 @@ CASES = {
     "another coding": Case(
         framing("Transfer-Encoding: gzip, chunked"), 501, "unsupported_transfer_encoding", closes=True
     ),
-    "HTTP/2.0 by name": Case(
-        framing(start=f"POST {CHAT} HTTP/2.0"), 505, "http_version_not_supported", closes=True
-    ),
-    "HTTP/0.9 by name": Case(
-        framing(start=f"POST {CHAT} HTTP/0.9"), 505, "http_version_not_supported", closes=True
-    ),
+    "HTTP/2.0 by name": Case(framing(start=f"POST {CHAT} HTTP/2.0"), 505, "http_version_not_supported", closes=True),
+    "HTTP/0.9 by name": Case(framing(start=f"POST {CHAT} HTTP/0.9"), 505, "http_version_not_supported", closes=True),
     "a body beyond the limit": Case(framing("Content-Length: 9000000"), 413, "body_too_large", closes=True),
-    "an upstream that is gone": Case(post(chat_request(model="gone")), 502, "upstream_unreachable"),
+    "an upstream that is gone": Case(post(chat_request(model="gone")), 503, "no_healthy_upstream"),
 }
 
 
@@ -148,8 +142,8 @@ def test_a_fault_has_its_status_and_body(
     assert response.complete and response.header("x-request-id")
     no_leak(response)
     assert upstream.requests == []
-    if case.closes:
-        assert response.header("connection") == "close"
+    assert response.header("connection") == "close" or not case.closes
+    if response.header("connection") == "close":
         assert client.read_end() == b"" and client.ended == "fin"
     else:
         client.chat()
@@ -206,9 +200,7 @@ LOST: dict[str, tuple[Script, str]] = {
         "upstream_invalid_response",
     ),
     "answers with length and chunks": (
-        answers.raw(
-            answers.head(200, ("content-length", "1"), ("transfer-encoding", "chunked")) + b"0\r\n\r\n"
-        ),
+        answers.raw(answers.head(200, ("content-length", "1"), ("transfer-encoding", "chunked")) + b"0\r\n\r\n"),
         "upstream_invalid_response",
     ),
     "answers with another coding": (
@@ -238,18 +230,14 @@ def test_a_broken_upstream_is_502(gateway: Gateway, upstream: Upstream, name: st
 
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 422, 429, 500, 503])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_an_upstreams_own_error_is_passed_on(
-    gateway: Gateway, upstream: Upstream, status: int, stream: bool
-) -> None:
+def test_an_upstreams_own_error_is_passed_on(gateway: Gateway, upstream: Upstream, status: int, stream: bool) -> None:
     upstream.answer = answers.error(status, "too many words", ("retry-after", "7"))
     response = gateway.ask("POST", CHAT, chat_request(stream=stream))
     assert (response.status, response.body) == (status, answers.error_body("too many words"))
     assert response.header("retry-after") == "7"
 
 
-def test_an_upstream_that_refuses_our_credentials_does_not_tell_them(
-    gateway: Gateway, upstream: Upstream
-) -> None:
+def test_an_upstream_that_refuses_our_credentials_does_not_tell_them(gateway: Gateway, upstream: Upstream) -> None:
     def refuse(x: Exchange) -> None:
         answers.error(401, f"Incorrect API key: {x.request.header('authorization')}")(x)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -81,9 +82,7 @@ def test_an_inference_path_is_forwarded(gateway: Gateway, upstream: Upstream, pa
 
 @pytest.mark.parametrize("model_first", [True, False])
 @pytest.mark.parametrize("path", FORM_PATHS)
-def test_a_form_is_forwarded_as_it_is(
-    gateway: Gateway, upstream: Upstream, path: str, model_first: bool
-) -> None:
+def test_a_form_is_forwarded_as_it_is(gateway: Gateway, upstream: Upstream, path: str, model_first: bool) -> None:
     model = b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n'
     file = (
         b'--B\r\nContent-Disposition: form-data; name="file"; filename="upload"\r\n'
@@ -122,13 +121,11 @@ def test_every_value_of_the_body_goes_upstream_byte_by_byte(gateway: Gateway, up
     assert gateway.ask("POST", CHAT, sent).status == 200
     body = upstream.ledger.last.body
     for name, value in values.items():
-        assert b'"%s":%s' % (name, value) in body.replace(b'" : ', b'":').replace(b'": ', b'":'), name
+        assert re.search(rb'"%s"\s*:\s*%s' % (name, re.escape(value)), body), name
     assert list(json.loads(body)) == [name.decode() for name in values]
 
 
-def test_a_key_that_comes_twice_goes_upstream_once_with_its_last_value(
-    gateway: Gateway, upstream: Upstream
-) -> None:
+def test_a_key_that_comes_twice_goes_upstream_once_with_its_last_value(gateway: Gateway, upstream: Upstream) -> None:
     body = b'{"model": "nobody", "n": 1, "model": "m", "n": 2}'
     assert gateway.ask("POST", CHAT, body).status == 200
     assert upstream.ledger.last.body.count(b'"model"') == 1

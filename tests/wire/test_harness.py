@@ -78,9 +78,7 @@ def test_a_stream_arrives_however_it_is_framed_and_written(
         (answers.embeddings(), 200),
     ],
 )
-def test_every_ready_made_answer_is_sound_http(
-    client: Client, upstream: Upstream, answer: Script, status: int
-) -> None:
+def test_every_ready_made_answer_is_sound_http(client: Client, upstream: Upstream, answer: Script, status: int) -> None:
     upstream.answer = answer
     client.request("GET", "/")
     assert client.response().status == status
@@ -145,9 +143,7 @@ def test_bytes_before_the_answer_is_complete_are_a_violation(client: Client, ups
     upstream.ledger.violations.clear()
 
 
-@pytest.mark.parametrize(
-    ("leave", "how"), [(Client.close, "fin"), (Client.half_close, "fin"), (Client.abort, "rst")]
-)
+@pytest.mark.parametrize(("leave", "how"), [(Client.close, "fin"), (Client.half_close, "fin"), (Client.abort, "rst")])
 def test_a_client_that_leaves_before_the_answer_is_entered(
     client: Client, upstream: Upstream, leave: Callable[[Client], None], how: str
 ) -> None:
@@ -193,9 +189,7 @@ def test_a_script_may_answer_before_it_read_the_body(client: Client, upstream: U
     assert upstream.ledger.last.body == b""
 
 
-def test_a_connection_may_be_cut_before_anything_is_read(
-    client: Client, upstream: Upstream, stage: Stage
-) -> None:
+def test_a_connection_may_be_cut_before_anything_is_read(client: Client, upstream: Upstream, stage: Stage) -> None:
     upstream.on_accept = Wire.rst
     other = stage.connect(upstream)
     assert other.read_end() == b"" and other.ended == "rst"

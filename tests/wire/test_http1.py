@@ -47,9 +47,7 @@ def test_pipelined_requests_are_answered_in_order(
     assert [request.json()["seed"] for request in upstream.requests] == list(range(20))
 
 
-def test_a_hundred_pipelined_requests_are_bounded_and_none_is_lost(
-    connect: Connect, upstream: Upstream
-) -> None:
+def test_a_hundred_pipelined_requests_are_bounded_and_none_is_lost(connect: Connect, upstream: Upstream) -> None:
     gate = Gate()
     upstream.answer = answers.stalled(gate)
     client = connect()
@@ -61,9 +59,7 @@ def test_a_hundred_pipelined_requests_are_bounded_and_none_is_lost(
         assert client.response().status == 200
 
 
-def test_a_bad_request_after_a_good_one_is_refused_after_the_good_answer(
-    connect: Connect, upstream: Upstream
-) -> None:
+def test_a_bad_request_after_a_good_one_is_refused_after_the_good_answer(connect: Connect, upstream: Upstream) -> None:
     client = connect()
     client.send(build_request("POST", CHAT, chat_request()) + b"NONSENSE\r\n\r\n")
     assert client.response().status == 200
@@ -177,9 +173,7 @@ BAD_HEADS = {
     "a negative length": b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
     "a list of lengths": b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n",
     "an empty length": b"POST /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\n",
-    "a bad chunk size": build_request("POST", CHAT, b"{}", chunked=True).replace(
-        b"\r\n2\r\n", b"\r\n0x2\r\n"
-    ),
+    "a bad chunk size": build_request("POST", CHAT, b"{}", chunked=True).replace(b"\r\n2\r\n", b"\r\n0x2\r\n"),
     "a chunk that is too long": build_request("POST", CHAT, b"{}", chunked=True).replace(b"{}", b"{}}"),
 }
 

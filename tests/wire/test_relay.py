@@ -41,9 +41,7 @@ def test_a_stream_is_relayed_byte_by_byte_and_event_by_event(
 
 @pytest.mark.parametrize("blank", [b"\r\n\r\n", b"\n\n"])
 @pytest.mark.parametrize("pieces", ["events", "whole", "bytes"])
-def test_events_may_end_in_crlf(
-    connect: Connect, upstream: Upstream, blank: bytes, pieces: answers.Pieces
-) -> None:
+def test_events_may_end_in_crlf(connect: Connect, upstream: Upstream, blank: bytes, pieces: answers.Pieces) -> None:
     events = [event.replace(b"\n\n", blank) for event in answers.chat_events(3)]
     upstream.answer = answers.stream(events, pieces=pieces)
     response = streamed(connect())
@@ -92,9 +90,7 @@ def test_each_event_goes_on_before_the_next_one_comes(connect: Connect, upstream
 
 
 @pytest.mark.parametrize("one_chunk", [True, False], ids=["one chunk", "a chunk each"])
-def test_what_comes_in_one_read_goes_on_in_one_write(
-    connect: Connect, upstream: Upstream, one_chunk: bool
-) -> None:
+def test_what_comes_in_one_read_goes_on_in_one_write(connect: Connect, upstream: Upstream, one_chunk: bool) -> None:
     gate = Gate()
     first, *rest = answers.chat_events(4)
     together = answers.chunk(b"".join(rest)) if one_chunk else b"".join(map(answers.chunk, rest))
@@ -169,9 +165,7 @@ def test_a_body_that_is_no_stream_is_relayed_as_it_is(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_of_http_1_0_is_answered_without_chunks(
-    connect: Connect, upstream: Upstream, stream: bool
-) -> None:
+def test_a_client_of_http_1_0_is_answered_without_chunks(connect: Connect, upstream: Upstream, stream: bool) -> None:
     body = chat_request(stream=stream)
     upstream.answer = answers.stream() if stream else answers.chat()
     client = connect()
@@ -195,9 +189,7 @@ def test_an_answer_without_content_has_none(connect: Connect, upstream: Upstream
     assert client.response().complete
 
 
-def test_headers_of_the_upstream_pass_save_those_of_its_connection(
-    connect: Connect, upstream: Upstream
-) -> None:
+def test_headers_of_the_upstream_pass_save_those_of_its_connection(connect: Connect, upstream: Upstream) -> None:
     upstream.answer = answers.chat(
         "Hello",
         ("openai-processing-ms", "12"),

@@ -51,9 +51,7 @@ def test_usage_is_passed_on_to_a_client_that_asked(
     assert (line["prompt_tokens"], line["completion_tokens"], line["cached_tokens"]) == (7, 5, 3)
 
 
-def test_usage_beside_content_is_no_extra_event(
-    connect: Connect, upstream: Upstream, gateway: Gateway
-) -> None:
+def test_usage_beside_content_is_no_extra_event(connect: Connect, upstream: Upstream, gateway: Gateway) -> None:
     """vLLM counts on in every event; "usage": null stands in every event of OpenAI's."""
     events = [
         answers.event({"content": "a"}, usage=None),

@@ -114,6 +114,7 @@ class Upstream:
         self._listener = socket.create_server(("127.0.0.1", port), backlog=512, reuse_port=False)
         if receive_buffer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.host = "127.0.0.1"
         self.port: int = self._listener.getsockname()[1]
         self._stopping = False
         self._acceptor = threading.Thread(target=self._accept, name=f"upstream-{self.port}", daemon=True)
@@ -168,10 +169,12 @@ class Upstream:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            wire = Wire(sock, self.ledger.accept(), self.ledger)
-            thread = threading.Thread(target=self._serve, args=[wire], name=f"wire-{self.port}", daemon=True)
-            self._threads[thread] = wire
-            thread.start()
+            self._start(Wire(sock, self.ledger.accept(), self.ledger))
+
+    def _start(self, wire: Wire) -> None:
+        thread = threading.Thread(target=self._serve, args=[wire], name=f"wire-{self.port}", daemon=True)
+        self._threads[thread] = wire
+        thread.start()
 
     def _serve(self, wire: Wire) -> None:
         try:
@@ -187,6 +190,8 @@ class Upstream:
             pass
         except h11.RemoteProtocolError as error:
             self.ledger.violate(f"h11 refuses the request: {error}")
+        except Exception as error:
+            self.ledger.violate(f"the script broke: {error!r}")
         finally:
             wire.close()
             self._threads.pop(threading.current_thread(), None)

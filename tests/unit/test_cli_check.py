@@ -1,0 +1,73 @@
+"""`headrace check`: what it prints where, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from tests.unit.configuring import BACKEND, KEYED, written
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(("GEN_GATEWAY", "GATEWAY_", "RUST_LOG")):
+            monkeypatch.delenv(name)
+
+
+def test_a_sound_configuration_is_ok_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two = BACKEND + BACKEND.replace('"b"', '"c"').replace(':1"', ':1", "http://d"')
+    off = BACKEND.replace('"b"', '"off"') + "enabled = false\n"
+    assert main(["check", "-c", written(tmp_path, KEYED + two + off)]) == 0
+    assert capsys.readouterr() == ("ok: 2 backends, 3 endpoints, 1 key\n", "")
+
+
+def test_without_a_file_the_built_in_one_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out == "ok: 1 backend, 1 endpoint, 1 key\n"
+
+
+def test_every_fault_is_a_line_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, "[server]\nport = -1\nprot = 1\n")
+    assert main(["check", "-c", path]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        f"{path}: server.port: is -1, expected an integer from 0 to 65535",
+        f'{path}: server.prot: is not a key, did you mean "port"?',
+    ]
+
+
+def test_the_environment_is_judged_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("GEN_GATEWAY__SERVER__PORT", "x")
+    assert main(["check"]) == 2
+    assert capsys.readouterr().err.startswith("environment GEN_GATEWAY__SERVER__PORT: server.port: ")
+
+
+@pytest.mark.parametrize("options", [("-c", "A", "-c", "B"), ("-c", "A", "B"), ("--config", "A", "B")])
+def test_several_paths_are_one_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    paths = {"A": written(tmp_path, KEYED, "a.toml"), "B": written(tmp_path, BACKEND, "b.toml")}
+    assert main(["check", *(paths.get(option, option) for option in options)]) == 0
+
+
+def test_print_shows_toml_that_loads_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, KEYED + BACKEND + "auth = { type = 'bearer', token = 'hunter2' }\n")
+    assert main(["check", "-c", path, "--print"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("# ok: 1 backend, 1 endpoint, 1 key\n")
+    assert "hunter2" not in printed
+    assert tomllib.loads(printed)["server"]["port"] == 8080
+    assert main(["check", "-c", written(tmp_path, printed, "again.toml"), "--print"]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_schema_prints_a_json_schema_and_judges_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "-c", "/no/such", "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Headrace"

@@ -1,0 +1,238 @@
+"""Checks of the keys of `backends` and `defaults`: what one would see from outside were the key ignored."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from tests.wire import answers, tls
+from tests.wire.accepted import Gate
+from tests.wire.client import KEY, chat_request
+from tests.wire.keys_stage import BACKENDS, DEFAULTS, Check, KeyStage
+from tests.wire.process import DidNotStart, Gateway, free_port, wait_until
+from tests.wire.stage import backend, configuration
+
+CHAT = "/v1/chat/completions"
+
+
+def ok(gateway: Gateway, **more: Any) -> bool:
+    return gateway.ask("POST", CHAT, chat_request(**more)).status == 200
+
+
+# --- keys that `defaults` has too ---
+
+
+def sent(stage: KeyStage, name: str, env: dict[str, str] | None = None, **auth: Any) -> str | None:
+    """The credentials that an upstream is called with, in the header *name*."""
+    upstream = stage.upstream()
+    fields: dict[str, Any] = {"auth": auth}
+    if stage.place == DEFAULTS:
+        config = configuration(backend(upstream), defaults=fields)
+    else:
+        config = configuration(backend(upstream, **fields))
+    assert ok(stage.gateway(config, env=env))
+    return upstream.ledger.last.header(name)
+
+
+def auth_type(stage: KeyStage) -> None:
+    assert sent(stage, "authorization", type="bearer", token="tok") == "Bearer tok"
+
+
+def header_name(stage: KeyStage) -> None:
+    assert sent(stage, "x-own", type="header", header_name="X-Own", token="tok") == "tok"
+
+
+def username(stage: KeyStage) -> None:
+    expected = "Basic " + base64.b64encode(b"user:tok").decode()
+    assert sent(stage, "authorization", type="basic", username="user", token="tok") == expected
+
+
+def token(stage: KeyStage) -> None:
+    assert sent(stage, "authorization", type="bearer", token="other") == "Bearer other"
+
+
+def token_env(stage: KeyStage) -> None:
+    assert sent(stage, "authorization", {"TOK": "tok"}, type="bearer", token_env="TOK") == "Bearer tok"
+
+
+def token_file(stage: KeyStage) -> None:
+    file = stage.folder / "token"
+    file.write_text("tok\n")
+    assert sent(stage, "authorization", type="bearer", token_file=str(file)) == "Bearer tok"
+
+
+def ca_file(stage: KeyStage) -> None:
+    upstream = stage.upstream(tls=tls.server())
+    assert ok(stage.start(upstream, fields={"tls": {"ca_file": tls.CA}}))
+    assert upstream.ledger.connections[0].alpn == "http/1.1"
+
+
+def client_certificate(stage: KeyStage) -> None:
+    upstream = stage.upstream(tls=tls.server(ask_client=True))
+    fields = {"ca_file": tls.CA, "cert": tls.CLIENT_CERT, "key": tls.CLIENT_KEY}
+    assert ok(stage.start(upstream, fields={"tls": fields}))
+    assert upstream.ledger.connections[-1].client_name == "test client"
+
+
+def verify(stage: KeyStage) -> None:
+    assert ok(stage.start(stage.upstream(tls=tls.server("nobody")), fields={"tls": {"verify": False}}))
+
+
+def balance(stage: KeyStage) -> None:
+    upstreams = [stage.upstream(), stage.upstream()]
+    gateway = stage.start(*upstreams, fields={"balance": "round_robin"})
+    for count in range(1, 9):
+        assert ok(gateway) and ok(gateway)
+        assert [len(upstream.requests) for upstream in upstreams] == [count, count]
+
+
+def answered_soon(stage: KeyStage, gateway: Gateway, stream: bool) -> int:
+    """The status of an answer that begins within 1.5 s."""
+    client = stage.connect(gateway, timeout=1.5)
+    client.chat(stream=stream)
+    return client.response().status
+
+
+def connect(stage: KeyStage) -> None:
+    gateway = stage.start(stage.full_backlog(), fields={"timeouts": {"connect": "150ms"}})
+    assert answered_soon(stage, gateway, False) in (503, 504)
+
+
+def first_byte(stage: KeyStage) -> None:
+    gateway = stage.start(stage.upstream(answers.await_abort), fields={"timeouts": {"first_byte": "200ms"}})
+    assert answered_soon(stage, gateway, True) == 504
+
+
+def idle(stage: KeyStage) -> None:
+    upstream = stage.upstream(answers.stalled_stream(Gate(), answers.chat_events(1)[:1]))
+    gateway = stage.start(upstream, fields={"timeouts": {"idle": "200ms"}})
+    assert answered_soon(stage, gateway, True) == 200
+    upstream.ledger.wait_abort()
+
+
+def total(stage: KeyStage) -> None:
+    gateway = stage.start(stage.upstream(answers.await_abort), fields={"timeouts": {"total": "200ms"}})
+    assert answered_soon(stage, gateway, False) == 504
+
+
+def tries(stage: KeyStage) -> None:
+    """One of two peers is dead: whoever meets it has no second try."""
+    dead = f"http://127.0.0.1:{free_port()}"
+    fields = {"retry": {"tries": 1}, "balance": "round_robin"}
+    gateway = stage.start(dead, stage.upstream(), fields=fields)
+    assert not (ok(gateway) and ok(gateway))
+
+
+def max_idle(stage: KeyStage) -> None:
+    gate = Gate()
+    upstream = stage.upstream(answers.stalled(gate))
+    gateway = stage.start(upstream, fields={"pool": {"max_idle": 1}})
+    clients = [stage.connect(gateway) for _ in range(3)]
+    for client in clients:
+        client.chat()
+    upstream.ledger.wait_requests(3)
+    gate.open()
+    assert all(client.response().status == 200 for client in clients)
+    gateway.wait_gauge(1, "gateway_upstream_connections", state="idle")
+
+
+def idle_timeout(stage: KeyStage) -> None:
+    upstream = stage.upstream()
+    assert ok(stage.start(upstream, fields={"pool": {"idle_timeout": "200ms"}}))
+    upstream.ledger.wait_left(upstream.ledger.connections[0], 2.0)
+
+
+def usage(stage: KeyStage) -> None:
+    upstream = stage.upstream()
+    assert ok(stage.start(upstream, fields={"usage": "observe"}), stream=True)
+    assert "stream_options" not in upstream.ledger.last.json()
+
+
+SHARED: dict[str, Check] = {
+    "auth.type": auth_type,
+    **{f"auth.{check.__name__}": check for check in (header_name, username, token, token_env, token_file)},
+    "tls.ca_file": ca_file,
+    "tls.cert": client_certificate,
+    "tls.key": client_certificate,
+    "tls.verify": verify,
+    "balance": balance,
+    **{f"timeouts.{check.__name__}": check for check in (connect, first_byte, idle, total)},
+    "retry.tries": tries,
+    "pool.max_idle": max_idle,
+    "pool.idle_timeout": idle_timeout,
+    "usage": usage,
+}
+
+
+# --- keys of a backend alone ---
+
+
+def name(stage: KeyStage) -> None:
+    gateway = stage.gateway(configuration(backend(stage.upstream(), name="by-this-name")))
+    assert gateway.ask("POST", CHAT, chat_request()).header("x-upstream") == "by-this-name"
+
+
+def enabled(stage: KeyStage) -> None:
+    others = backend(stage.upstream(), name="other", models=["other"])
+    gateway = stage.gateway(configuration(backend(stage.upstream(), enabled=False), others))
+    assert gateway.ask("POST", CHAT, chat_request()).status == 404
+
+
+def protocol(stage: KeyStage) -> None:
+    """A mock is spoken to at mock:// alone, so this one is refused for what it says it is."""
+    with pytest.raises(DidNotStart, match="protocol"):
+        stage.gateway(configuration(backend("http://127.0.0.1:1", protocol="mock")))
+
+
+def endpoints(stage: KeyStage) -> None:
+    upstream = stage.upstream()
+    assert ok(stage.gateway(configuration(backend(upstream))))
+    assert len(upstream.requests) == 1
+
+
+def url(stage: KeyStage) -> None:
+    upstream = stage.upstream()
+    base = {**backend(), "endpoints": [{"url": f"{upstream.url}/deep/v1"}]}
+    assert ok(stage.gateway(configuration(base)))
+    assert upstream.ledger.last.target == "/deep/v1/chat/completions"
+
+
+def weight(stage: KeyStage) -> None:
+    heavy, light = stage.upstream(), stage.upstream()
+    urls = [{"url": heavy.url, "weight": 3}, {"url": light.url, "weight": 1}]
+    gateway = stage.gateway(configuration({**backend(balance="round_robin"), "endpoints": urls}))
+    assert all(ok(gateway) for _ in range(8))
+    assert (len(heavy.requests), len(light.requests)) == (6, 2)
+
+
+def models(stage: KeyStage) -> None:
+    gateway = stage.gateway(configuration(backend(stage.upstream(), models=["mine"])))
+    assert ok(gateway, model="mine") and not ok(gateway, model="m")
+
+
+def models_refresh(stage: KeyStage) -> None:
+    upstream = stage.upstream()
+    upstream.answers["/v1/models"] = answers.models("old")
+    config = configuration(backend(upstream, models="auto", models_refresh="200ms"))
+    gateway = stage.gateway(config)
+    wait_until(lambda: ok(gateway, model="old"), "the models are known")
+    upstream.answers["/v1/models"] = answers.models("new")
+    wait_until(lambda: ok(gateway, model="new"), "the new model is known", 2.0)
+
+
+def passthrough(stage: KeyStage) -> None:
+    keys = [{"name": "tester", "key": KEY, "passthrough": True}]
+    config = configuration(backend(stage.upstream(), passthrough=["/v1/files*"]), auth={"keys": keys})
+    assert stage.gateway(config).ask("GET", "/v1/files").status == 200
+
+
+CHECKS: dict[str, Check] = {
+    **{f"{BACKENDS}.{path}": check for path, check in SHARED.items()},
+    **{f"{DEFAULTS}.{path}": check for path, check in SHARED.items()},
+    **{f"{BACKENDS}.{check.__name__}": check for check in (name, enabled, protocol, endpoints)},
+    **{f"{BACKENDS}.{check.__name__}": check for check in (models, models_refresh, passthrough)},
+    f"{BACKENDS}.endpoints.url": url,
+    f"{BACKENDS}.endpoints.weight": weight,
+}

@@ -1,0 +1,22 @@
+"""TLS for scripted upstreams: contexts over the certificates in `certs` (made by `certs/make`)."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+CERTS = Path(__file__).with_name("certs")
+CA = str(CERTS / "ca.pem")
+CLIENT_CERT = str(CERTS / "client.pem")
+CLIENT_KEY = str(CERTS / "client.key")
+
+
+def server(name: str = "server", *, ask_client: bool = False) -> ssl.SSLContext:
+    """A server's context: *name* is "server" (signed by CA) or "nobody" (signed by itself)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTS / f"{name}.pem", CERTS / f"{name}.key")
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    if ask_client:
+        context.load_verify_locations(CA)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
