@@ -18,9 +18,9 @@ from gateway.admin.models import Models
 from gateway.admission.budget import ByteBudget
 from gateway.admission.keys import Keyring
 from gateway.call import Backend, Operation
+from gateway.clients import Clients, Limits
 from gateway.clock import Clock
 from gateway.config import schema, urls
-from gateway.downstream import Clients, Limits
 from gateway.front import Cors, Door, Front, Keys
 from gateway.observe.access import AccessLog, outlet
 from gateway.observe.counters import Measures
@@ -67,7 +67,7 @@ class Gateway:
         self.log = Log(self.lines, level, stamp)
         self.budget = ByteBudget(config.server.body_budget)
         # generation
-        upstreams = Upstreams(config, self.measures, self.log)
+        upstreams = Upstreams(config, self.measures, self.clock, self.log)
         self.backends = upstreams.backends
         self.discoveries = upstreams.discoveries
         self.pools = upstreams.pools
@@ -107,8 +107,9 @@ class Gateway:
 class Upstreams:
     """Backends, their peers and pools, and the model table over them."""
 
-    def __init__(self, config: schema.Config, measures: Measures, log: Log) -> None:
+    def __init__(self, config: schema.Config, measures: Measures, clock: Clock, log: Log) -> None:
         self._config = config
+        self._clock = clock
         self._measures = measures
         self._log = log
         self._handshakes = asyncio.Semaphore(HANDSHAKES_LIMIT)
@@ -170,6 +171,7 @@ class Upstreams:
             max_idle=backend.pool.max_idle,
             idle_timeout=backend.pool.idle_timeout,
             handshakes=self._handshakes,
+            clock=self._clock,
             on_crash=lambda error: self._log.error("a step of a call raised", error=repr(error)),
         )
         self.pools.append(pool)

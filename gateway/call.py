@@ -11,6 +11,8 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+import msgspec
+
 from gateway.clock import NEVER
 from protocols.http1.fields import Role
 
@@ -41,14 +43,19 @@ class Phase(IntEnum):
 #: R: request, C: connect, H: waiting for the answer's head, P: head seen, nothing relayed, D: relaying data.
 PHASE_LETTERS: Final = "RCHPD"
 
-#: The legal moves. A retry goes back to CONNECTING; SETTLED is terminal. A missing pair is a bug, not a fault.
-MOVES: Final[dict[Phase, frozenset[Phase]]] = {
-    Phase.ADMITTING: frozenset({Phase.CONNECTING, Phase.WAITING, Phase.SETTLED}),
-    Phase.CONNECTING: frozenset({Phase.CONNECTING, Phase.WAITING, Phase.SETTLED}),
-    Phase.WAITING: frozenset({Phase.CONNECTING, Phase.WAITING, Phase.PROBATION, Phase.SETTLED}),
-    Phase.PROBATION: frozenset({Phase.CONNECTING, Phase.WAITING, Phase.RELAYING, Phase.SETTLED}),
-    Phase.RELAYING: frozenset({Phase.SETTLED}),
-    Phase.SETTLED: frozenset(),
+
+def _to(*phases: Phase) -> dict[Phase, Phase]:
+    return {phase: phase for phase in phases}
+
+
+#: From -> to -> to. A retry goes back to CONNECTING; SETTLED is terminal. A missing key is a bug, not a fault.
+PHASE_MOVES: Final[dict[Phase, dict[Phase, Phase]]] = {
+    Phase.ADMITTING: _to(Phase.CONNECTING, Phase.SETTLED),
+    Phase.CONNECTING: _to(Phase.CONNECTING, Phase.WAITING, Phase.SETTLED),
+    Phase.WAITING: _to(Phase.CONNECTING, Phase.PROBATION, Phase.RELAYING, Phase.SETTLED),
+    Phase.PROBATION: _to(Phase.CONNECTING, Phase.RELAYING, Phase.SETTLED),
+    Phase.RELAYING: _to(Phase.SETTLED),
+    Phase.SETTLED: _to(),
 }
 
 
@@ -123,6 +130,7 @@ class Receiver(Protocol):
     reused: bool
 
     def sent(self) -> None: ...
+    def whole(self, head: ResponseHead, body: bytes) -> None: ...
     def head(self, head: ResponseHead) -> None: ...
     def feed(self, payload: bytes, framed: bytes | None = None) -> None: ...
     def end(self) -> None: ...
@@ -139,6 +147,7 @@ class Backend(Protocol):
 
         From then on the backend calls `attempt.sent`, `attempt.head`, `attempt.feed`, and then exactly one of
         `attempt.end` and `attempt.fail` (which may also come first); it calls none of them after `Exchange.abort`.
+        `attempt.whole` stands for head, feed and end of an answer that came in one piece.
         """
 
     async def close(self) -> None:
@@ -149,47 +158,39 @@ class Lifecycle(Protocol):
     """The steps that an attempt reports to (made by `proxy`)."""
 
     def sent(self, attempt: Attempt) -> None: ...
+    def whole(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None: ...
     def head(self, attempt: Attempt, head: ResponseHead) -> None: ...
     def first(self, attempt: Attempt, payload: bytes) -> None: ...
     def end(self, attempt: Attempt) -> None: ...
     def failed(self, attempt: Attempt, fault: Fault) -> None: ...
 
 
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One try of a call at one peer."""
 
-    __slots__ = (
-        "at_begin",
-        "call",
-        "exchange",
-        "held",
-        "peer",
-        "response",
-        "reused",
-        "sink",
-        "steps",
-        "trial",
-    )
-
-    def __init__(self, call: Call, peer: Peer, steps: Lifecycle, now: float) -> None:
-        self.call = call
-        self.peer = peer
-        self.steps = steps
-        self.at_begin = now
-        self.exchange: Exchange | None = None
-        #: Chosen once, at the commit point.
-        self.sink: Sink | None = None
-        self.response: ResponseHead | None = None
-        #: Payload on probation: an event stream's first bytes, up to its first whole event.
-        self.held = b""
-        #: True while it runs on a connection that has carried an exchange before.
-        self.reused = False
-        #: True where this attempt is the one that finds out whether its peer is back.
-        self.trial = False
+    call: Call
+    peer: Peer
+    steps: Lifecycle
+    #: Monotonic nanoseconds.
+    at_begin: int
+    #: True where this attempt is the one that finds out whether its peer is back.
+    trial: bool
+    exchange: Exchange | None = None
+    #: Chosen once, at the commit point.
+    sink: Sink | None = None
+    response: ResponseHead | None = None
+    #: Payload on probation: an event stream's first bytes, up to its first whole event.
+    held: bytes = b""
+    #: True while it runs on a connection that has carried an exchange before.
+    reused: bool = False
 
     def sent(self) -> None:
         """The request was handed to the peer's connection, whole."""
         self.steps.sent(self)
+
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """The final response head came, and its whole body with it. The exchange is over."""
+        self.steps.whole(self, head, body)
 
     def head(self, head: ResponseHead) -> None:
         """The final response head came (never a 1xx)."""
@@ -210,100 +211,63 @@ class Attempt:
         """The exchange broke; the peer's connection is already given up."""
         self.steps.failed(self, fault)
 
+    def __repr__(self) -> str:
+        return f"<Attempt at {self.peer.url}>"
 
-class Call:
-    """One client request and its answer. Times are `clock.monotonic` seconds; 0.0 means: never reached."""
 
-    __slots__ = (
-        "at_attempt",
-        "at_begin",
-        "at_first",
-        "at_head",
-        "at_sent",
-        "at_start",
-        "attempt",
-        "body",
-        "budget",
-        "budget_held",
-        "bytes_in",
-        "bytes_out",
-        "client",
-        "cors",
-        "deadline",
-        "endpoint",
-        "events",
-        "fault",
-        "fields",
-        "id",
-        "idle",
-        "lost_reused",
-        "model",
-        "operation",
-        "peer",
-        "phase",
-        "principal",
-        "request",
-        "route",
-        "status",
-        "stream",
-        "total_deadline",
-        "trace",
-        "tried",
-        "tries",
-        "usage",
-        "usage_injected",
-    )
+class Call(msgspec.Struct, eq=False):
+    """One client request and its answer. Times are monotonic nanoseconds; 0 means: never reached.
 
-    def __init__(self, client: Client, request: Request, endpoint: Endpoint, budget: ByteBudget) -> None:
-        # given by the front, from the request's head
-        self.client = client
-        self.request = request
-        self.endpoint = endpoint
-        self.operation: Operation | None = None
-        self.principal: Principal | None = None
-        self.id = b""
-        self.trace = b""
-        #: Lines for the answer's head, where the request came from another origin.
-        self.cors = b""
-        # the request's body, held within the budget until the commit point
-        self.body = b""
-        self.bytes_in = 0
-        self.budget = budget
-        self.budget_held = 0
-        # found by proxy.begin
-        self.fields: Fields | None = None
-        self.model = ""
-        self.stream = False
-        self.usage_injected = False
-        self.route: Route | None = None
-        # progress
-        self.phase = Phase.ADMITTING
-        self.attempt: Attempt | None = None
-        self.peer: Peer | None = None
-        self.tries = 0
-        self.tried: tuple[Peer, ...] = ()
-        self.lost_reused = False
-        self.deadline = NEVER
-        self.total_deadline = NEVER
-        self.idle = 0.0
-        # outcome
-        self.status = 0
-        self.fault: Fault | None = None
-        self.usage: Usage | None = None
-        self.bytes_out = 0
-        self.events = 0
-        self.at_start = 0.0
-        self.at_begin = 0.0
-        self.at_attempt = 0.0
-        self.at_sent = 0.0
-        self.at_head = 0.0
-        self.at_first = 0.0
+    A Struct, because a call is made for every request, and msgspec fills in thirty defaults at the price of two.
+    """
+
+    # given by the front, from the request's head
+    client: Client
+    request: Request
+    endpoint: Endpoint
+    budget: ByteBudget
+    operation: Operation | None
+    principal: Principal | None
+    #: Lines for the answer's head, where the request came from another origin.
+    cors: bytes
+    id: bytes
+    trace: bytes
+    at_start: int
+    # the request's body, held within the budget until the commit point
+    body: bytes = b""
+    bytes_in: int = 0
+    budget_held: int = 0
+    # found by proxy.begin
+    fields: Fields | None = None
+    model: str = ""
+    stream: bool = False
+    usage_injected: bool = False
+    route: Route | None = None
+    # progress; deadlines are monotonic seconds
+    phase: Phase = Phase.ADMITTING
+    attempt: Attempt | None = None
+    peer: Peer | None = None
+    tries: int = 0
+    tried: tuple[Peer, ...] = ()
+    lost_reused: bool = False
+    deadline: float = NEVER
+    total_deadline: float = NEVER
+    idle: float = 0.0
+    # outcome
+    status: int = 0
+    fault: Fault | None = None
+    usage: Usage | None = None
+    bytes_out: int = 0
+    events: int = 0
+    at_begin: int = 0
+    at_attempt: int = 0
+    at_sent: int = 0
+    at_head: int = 0
+    at_first: int = 0
 
     def move(self, phase: Phase) -> None:
-        """Go to *phase*; an illegal move is a bug and raises."""
-        if phase not in MOVES[self.phase]:
-            raise AssertionError(f"call moved {self.phase.name} -> {phase.name}")
-        self.phase = phase
+        """Go to *phase*; an illegal move is a bug and raises KeyError."""
+        self.phase = PHASE_MOVES[self.phase][phase]
 
     def drop_body(self) -> None:
         """Let go of the request's body and give its bytes back; harmless when done before."""
@@ -312,11 +276,6 @@ class Call:
             self.budget_held = 0
         self.body = b""
         self.fields = None
-
-    @property
-    def overhead(self) -> float:
-        """Seconds that the gateway itself took from the whole request to its first attempt."""
-        return self.at_attempt - self.at_begin if self.at_attempt else 0.0
 
     @property
     def repeatable(self) -> bool:

@@ -19,7 +19,9 @@ SWEEP_INTERVAL: Final = 0.1
 
 NEVER: Final = float("inf")
 
+#: Seconds, for deadlines; and nanoseconds, for what is measured: their differences are whole numbers.
 monotonic = time.monotonic
+monotonic_ns = time.monotonic_ns
 
 
 class Clock:

@@ -1,8 +1,7 @@
 """Client sockets: requests read in order, answers written, and who is told when a client leaves.
 
-Owns `ClientConnection`, one client's socket, and `Clients`, all of them: limits, deadlines, the count, the drain. It
-refuses policy: what a request means is the front's, how its call goes on is the proxy's. A ClientConnection is made
-by the loop for each accepted socket, Clients once per worker by `gateway.build`.
+Owns `ClientConnection`, one client's socket. It refuses policy: what a request means is the front's, how its call goes
+on is the proxy's; and what all connections share (`gateway.clients`, which makes one for each accepted socket).
 
 Requests are taken one at a time: while a call runs, what a client pipelines stays unread bytes, bounded. Reading goes
 on meanwhile, because a socket that is not read does not tell that its client left (RELIABILITY 3.2).
@@ -12,21 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from gateway.admission.budget import ByteBudget
 from gateway.call import Call
-from gateway.clock import NEVER, Clock, monotonic
+from gateway.clock import NEVER, monotonic_ns
 from gateway.errors import Fault, Kind, Side
-from gateway.front import Front
-from gateway.observe.logs import Log
-from gateway.proxy import Proxy
 from protocols.http1.errors import WireError, Wrong
-from protocols.http1.fields import FieldTable, Role
+from protocols.http1.fields import Role
 from protocols.http1.framing import ChunkedDecoder, Decoder, LengthDecoder
 from protocols.http1.request import RequestHeads
 from protocols.http1.response import HEAD_END
-from protocols.http1.state import ClientState, move_client
+from protocols.http1.state import CLIENT_MOVES, ClientState
+
+if TYPE_CHECKING:
+    from gateway.clients import Clients, Limits
 
 #: Bytes a client may pipeline behind a running call before its socket is no longer read.
 HELD_LIMIT: Final = 64 << 10
@@ -55,94 +53,6 @@ _KINDS: Final = {
     Wrong.BODY_TOO_LARGE: Kind.BODY_TOO_LARGE,
 }
 _EXPECT: Final = int(Role.EXPECT)
-
-
-class Limits:
-    """What one client connection may take. Bytes and seconds."""
-
-    __slots__ = (
-        "body",
-        "body_timeout",
-        "connections",
-        "half_close_serves",
-        "head",
-        "header_timeout",
-        "keepalive_requests",
-        "keepalive_timeout",
-        "media_body",
-    )
-
-    def __init__(
-        self,
-        *,
-        head: int,
-        body: int,
-        media_body: int,
-        connections: int,
-        header_timeout: float,
-        body_timeout: float,
-        keepalive_timeout: float,
-        keepalive_requests: int,
-        half_close_serves: bool,
-    ) -> None:
-        self.head = head
-        self.body = body
-        self.media_body = media_body
-        self.connections = connections
-        self.header_timeout = header_timeout
-        self.body_timeout = body_timeout
-        self.keepalive_timeout = keepalive_timeout
-        self.keepalive_requests = keepalive_requests
-        self.half_close_serves = half_close_serves
-
-
-class Clients:
-    """All client connections of one worker, and what they share."""
-
-    __slots__ = ("budget", "clock", "draining", "fields", "front", "limits", "log", "loop", "open", "proxy")
-
-    def __init__(
-        self,
-        front: Front,
-        proxy: Proxy,
-        limits: Limits,
-        budget: ByteBudget,
-        fields: FieldTable,
-        clock: Clock,
-        log: Log,
-    ) -> None:
-        self.front = front
-        self.proxy = proxy
-        self.limits = limits
-        self.budget = budget
-        self.fields = fields
-        self.clock = clock
-        self.log = log
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.open: set[ClientConnection] = set()
-        #: True once the worker goes down: every answer says Connection: close.
-        self.draining = False
-
-    def connection(self) -> ClientConnection:
-        """The loop's protocol factory."""
-        return ClientConnection(self)
-
-    def sweep(self, now: float) -> None:
-        """Act on deadlines that are past."""
-        due = [connection for connection in self.open if now >= connection.deadline]
-        for connection in due:
-            connection.expired(now)
-
-    def drain(self) -> None:
-        """Close idle connections; the others close after their answer."""
-        self.draining = True
-        for connection in list(self.open):
-            connection.close_if_idle()
-
-    def abort(self) -> None:
-        """End every connection at once."""
-        for connection in list(self.open):
-            connection.abort()
 
 
 class ClientConnection(asyncio.Protocol):
@@ -193,7 +103,7 @@ class ClientConnection(asyncio.Protocol):
         self.chunked = True
         self.reusable = True
         self._call: Call | None = None
-        self._start = 0.0
+        self._start = 0
         self._decoder: Decoder | None = None
         self._parts: list[bytes] = []
         self._size = 0
@@ -219,7 +129,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             state = self.state
             if state is ClientState.IDLE:
-                self._start = monotonic()
+                self._start = monotonic_ns()
                 self._read_head(data)
             elif state is ClientState.READING:
                 if self._decoder is not None:
@@ -247,7 +157,9 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._call is not None:
             self._left()
-        self.state = move_client(self.state, ClientState.CLOSED) if self.state is not ClientState.CLOSED else self.state
+        self.state = (
+            CLIENT_MOVES[self.state][ClientState.CLOSED] if self.state is not ClientState.CLOSED else self.state
+        )
         self.deadline = NEVER
         self._held = b""
         self._all.open.discard(self)
@@ -275,8 +187,6 @@ class ClientConnection(asyncio.Protocol):
             return
         self._held = b""
         self._held_scan = 0
-        if self.state is ClientState.IDLE:
-            self.state = move_client(self.state, ClientState.READING)
         try:
             request = self._heads.read(data[: end + 4])
         except WireError as error:
@@ -290,46 +200,46 @@ class ClientConnection(asyncio.Protocol):
         )
         call, fault = everyone.front.open(self, request, self._start)
         self._call = call
-        body = data[end + 4 :]
-        if fault is None and not request.chunked and len(body) >= request.length:
-            self._take_whole_body(call, body, request.length)
-            return
-        if fault is None and (request.chunked or request.length):
+        if fault is None and not request.chunked and len(data) - end - 4 == request.length:
+            # The usual case: one request, whole, in one read.
+            fault = self._take_budget(call, request.length) if request.length else None
+            if fault is None:
+                self._complete(call, data[end + 4 :])
+                return
+        self._go_on(call, fault, data[end + 4 :])
+
+    def _go_on(self, call: Call, fault: Fault | None, rest: bytes) -> None:
+        """The head is read, but the request did not come alone in one read, or cannot be served."""
+        request = call.request
+        if fault is None and not request.chunked and len(rest) > request.length:
+            fault = self._take_budget(call, request.length) if request.length else None
+            if fault is None:
+                self._held = rest[request.length :]
+                self._complete(call, rest[: request.length])
+                return
+        if fault is None:
             fault = self._begin_body(call)
         if fault is not None:
-            self._refuse(call, fault, body)
-        elif body:
-            self._read_body(body)
+            self._refuse(call, fault, rest)
+        elif rest:
+            self._read_body(rest)
 
     def _wait_for_head(self, data: bytes, limits: Limits) -> None:
         if len(data) > limits.head:
             self._refuse_head(Fault(Side.CLIENT, Kind.HEAD_TOO_LARGE, "The request head is too large."))
             return
         if data and self.state is ClientState.IDLE:
-            self.state = move_client(self.state, ClientState.READING)
+            self.state = CLIENT_MOVES[self.state][ClientState.READING]
             self.deadline = self._all.clock.now + limits.header_timeout
         self._held = data
         self._held_scan = max(0, len(data) - 3)
 
-    def _take_whole_body(self, call: Call, body: bytes, length: int) -> None:
-        """The usual case: the body came with its head."""
-        fault = self._take_budget(call, length) if length else None
-        if fault is not None:
-            self._refuse(call, fault, body)
-            return
-        if len(body) > length:
-            self._held = body[length:]
-            body = body[:length]
-        self._complete(call, body)
-
-    def _body_limit(self, call: Call) -> int:
-        limits = self._all.limits
-        return limits.media_body if call.endpoint.media else limits.body
-
     def _take_budget(self, call: Call, size: int) -> Fault | None:
-        if size > self._body_limit(call):
-            return Fault(Side.CLIENT, Kind.BODY_TOO_LARGE, f"The body is larger than {self._body_limit(call)} bytes.")
-        if not self._all.budget.take(size):
+        everyone = self._all
+        limit = everyone.limits.media_body if call.endpoint.media else everyone.limits.body
+        if size + call.budget_held > limit:
+            return Fault(Side.CLIENT, Kind.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
+        if not everyone.budget.take(size):
             return Fault(Side.GATEWAY, Kind.OUT_OF_BUDGET, "Too many request bodies are held; try again soon.")
         call.budget_held += size
         return None
@@ -341,6 +251,8 @@ class ClientConnection(asyncio.Protocol):
             fault = self._take_budget(call, request.length)
             if fault is not None:
                 return fault
+        if self.state is ClientState.IDLE:
+            self.state = CLIENT_MOVES[self.state][ClientState.READING]
         self._decoder = ChunkedDecoder() if request.chunked else LengthDecoder(request.length)
         self._parts = []
         self._size = self._wire = 0
@@ -364,7 +276,7 @@ class ClientConnection(asyncio.Protocol):
             self._parts.append(payload)
             self.deadline = self._all.clock.now + self._all.limits.body_timeout
             if call.request.chunked:
-                fault = self._take_chunked(call, len(payload))
+                fault = self._take_budget(call, len(payload))
         if fault is None and self._wire > 4 * self._size + (16 << 10):
             fault = Fault(Side.CLIENT, Kind.BAD_REQUEST, "The body is nearly all framing.")
         if fault is not None:
@@ -374,17 +286,13 @@ class ClientConnection(asyncio.Protocol):
             self._held = decoder.excess
             self._complete(call, self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
 
-    def _take_chunked(self, call: Call, size: int) -> Fault | None:
-        if self._size > self._body_limit(call):
-            return self._take_budget(call, self._size)  # names the limit
-        return self._take_budget(call, size)
-
     def _complete(self, call: Call, body: bytes) -> None:
-        self._parts = []
         self.deadline = NEVER
-        self.state = move_client(self.state, ClientState.WAITING)
+        self.state = CLIENT_MOVES[self.state][ClientState.WAITING]
         call.body = body
         call.bytes_in = len(body)
+        call.at_begin = monotonic_ns() if self._parts else self._start
+        self._parts = []
         self._all.front.serve(call)
 
     def _hold(self, data: bytes) -> None:
@@ -398,7 +306,7 @@ class ClientConnection(asyncio.Protocol):
     # Writing an answer: the face that the relay sees (call.Client).
 
     def answering(self) -> None:
-        self.state = move_client(self.state, ClientState.ANSWERING)
+        self.state = CLIENT_MOVES[self.state][ClientState.ANSWERING]
 
     def send(self, data: bytes) -> None:
         transport = self._transport
@@ -417,7 +325,7 @@ class ClientConnection(asyncio.Protocol):
         if not self.reusable or everyone.draining:
             self._close()
             return
-        self.state = move_client(self.state, ClientState.IDLE)
+        self.state = CLIENT_MOVES[self.state][ClientState.IDLE]
         self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout
         if self._paused_reading and self._transport is not None:
             self._paused_reading = False
@@ -429,7 +337,7 @@ class ClientConnection(asyncio.Protocol):
         self._call = None
         if self.state in (ClientState.CLOSING, ClientState.CLOSED):
             return
-        self.state = move_client(self.state, ClientState.CLOSING)
+        self.state = CLIENT_MOVES[self.state][ClientState.CLOSING]
         self.deadline = self._all.clock.now + LINGER_TIME
         transport = self._transport
         if transport is None:
@@ -489,11 +397,9 @@ class ClientConnection(asyncio.Protocol):
     def _refuse_head(self, fault: Fault) -> None:
         """Bytes that are no request: answer, and end the connection."""
         self.reusable = False
-        if self.state is ClientState.IDLE:
-            self.state = move_client(self.state, ClientState.READING)
-        self.state = move_client(self.state, ClientState.WAITING)
+        self.state = CLIENT_MOVES[self.state][ClientState.WAITING]
         self._decoder = None
-        self._all.front.refuse_head(self, fault, self._start or monotonic())
+        self._all.front.refuse_head(self, fault, self._start or monotonic_ns())
 
     def _refuse(self, call: Call, fault: Fault, rest: bytes) -> None:
         """Answer before the body was read; the connection lives on only if the rest of the request is here."""
@@ -506,7 +412,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.reusable = False
         self.deadline = NEVER
-        self.state = move_client(self.state, ClientState.WAITING)
+        self.state = CLIENT_MOVES[self.state][ClientState.WAITING]
         self._all.front.refuse(call, fault)
 
     def _left(self) -> None:
@@ -522,7 +428,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Send what is queued, say FIN, and read on for a moment."""
-        self.state = move_client(self.state, ClientState.CLOSING)
+        self.state = CLIENT_MOVES[self.state][ClientState.CLOSING]
         self.deadline = self._all.clock.now + LINGER_TIME
         transport = self._transport
         if transport is None:

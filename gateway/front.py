@@ -15,27 +15,23 @@ from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from gateway.admission.budget import ByteBudget
-from gateway.admission.keys import Keyring
+from gateway.admission.keys import Keyring, Principal
 from gateway.call import Answer, Call, Client, Operation
-from gateway.clock import Clock, monotonic
+from gateway.clock import Clock
 from gateway.errors import Fault, Kind, Side
 from gateway.proxy import Proxy
 from gateway.relay import answer_fault, answer_whole
 from gateway.routing.endpoints import Body, Endpoint
 from gateway.routing.routes import Routes
 from gateway.settle import Settler
-from protocols.http1.fields import Role
+from protocols.http1.fields import Role, SpecialFields
 from protocols.http1.request import METHODS, Request
-from protocols.http1.response import ResponseHead
+from protocols.http1.response import own_head
 
 #: A client's own id is taken if it cannot do harm in a header, a log or a shell.
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 #: version-traceid-parentid-flags (W3C Trace Context, section 3.2).
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-_JSON_TYPES: Final = frozenset({b"application/json", b"application/json; charset=utf-8", None})
-
-#: Where calls are counted that came to no door.
-NOWHERE: Final = Endpoint("other", Body.NONE)
 
 _REQUEST_ID: Final = int(Role.REQUEST_ID)
 _TRACE_ID: Final = int(Role.TRACE_ID)
@@ -52,6 +48,11 @@ class Door(NamedTuple):
     endpoint: Endpoint
     open: bool
     operation: Operation | None
+
+
+#: Where calls are counted that came to no door.
+NOWHERE: Final = Endpoint("other", Body.NONE)
+_NO_DOOR: Final = Door(NOWHERE, True, None)
 
 
 class Cors(NamedTuple):
@@ -74,6 +75,16 @@ class Cors(NamedTuple):
 
 _EXPOSED: Final = b"access-control-expose-headers: x-request-id, x-trace-id, x-upstream, server-timing, retry-after\r\n"
 _VARY: Final = b"vary: origin\r\n"
+
+
+class Finding(NamedTuple):
+    """What `Front` found out about a head, kept with the request for the head's repetitions."""
+
+    front: Front
+    door: Door
+    principal: Principal | None
+    cors: bytes
+    fault: Fault | None
 
 
 class Keys(NamedTuple):
@@ -112,33 +123,53 @@ class Front:
 
     # A head is complete.
 
-    def open(self, client: Client, request: Request, at_start: float) -> tuple[Call, Fault | None]:
+    def open(self, client: Client, request: Request, at_start: int) -> tuple[Call, Fault | None]:
         """The call that *request* begins, and why it cannot be served, if so. Its body need not be there yet."""
+        finding = request.finding
+        if type(finding) is not Finding or finding.front is not self:
+            request.finding = finding = self._look(request)
+        door = finding.door
+        special = request.special
+        id = special[_REQUEST_ID]
+        if id is None or not _ID.fullmatch(id):
+            id = b"%032x" % getrandbits(128)
+        parent = special[_TRACEPARENT_ROLE]
+        match = _TRACEPARENT.fullmatch(parent) if parent is not None else None
+        trace = match[1] if match is not None else id
+        given = special[_TRACE_ID]
+        if given is not None and _ID.fullmatch(given):
+            trace = given
+        principal = finding.principal
+        call = Call(
+            client, request, door.endpoint, self._budget, door.operation, principal, finding.cors, id, trace, at_start
+        )
+        if finding.fault is None and door.endpoint.body is Body.ANY:
+            return call, self._pass_through(call)
+        return call, finding.fault
+
+    def _look(self, request: Request) -> Finding:
+        """What the head says apart from ids and sizes: it holds for every repetition of the head."""
+        special = request.special
+        origin = special[_ORIGIN]
+        cors = self._cors.allows(origin) if origin is not None else b""
         door = self._doors.get(request.path) or self._find_door(request)
-        call = Call(client, request, door.endpoint if door is not None else NOWHERE, self._budget)
-        call.at_start = at_start
-        self._identify_call(call)
         fault: Fault | None = None
-        if request.special[_ORIGIN] is not None:
-            call.cors = self._cors.allows(request.special[_ORIGIN] or b"")
         if door is None:
             fault = Fault(Side.CLIENT, Kind.UNKNOWN_PATH, "There is nothing at this path.")
-            return call, fault
-        call.operation = door.operation
-        if request.method not in door.endpoint.methods:
-            if request.method != b"OPTIONS" or not call.cors:
+            return Finding(self, _NO_DOOR, None, cors, fault)
+        endpoint = door.endpoint
+        if request.method not in endpoint.methods:
+            preflight = request.method == b"OPTIONS" and cors and special[Role.CORS_METHOD] is not None
+            if not preflight:
                 fault = Fault(Side.CLIENT, Kind.BAD_METHOD, "This path does not take this method.")
-        elif not door.open and self._keys.ring is not None:
-            fault = self._identify_caller(call, self._keys.ring)
-        if fault is None and door.endpoint.body is Body.ANY:
-            fault = self._pass_through(call)
-        if fault is None and call.endpoint.body is Body.JSON:
-            content_type = request.special[_CONTENT_TYPE]
-            if content_type not in _JSON_TYPES and b"json" not in (content_type or b"").lower():
-                fault = Fault(Side.CLIENT, Kind.BAD_MEDIA_TYPE, "Send the body as content-type: application/json.")
-        if fault is None and request.special[Role.CONTENT_ENCODING] not in (None, b"identity"):
-            fault = Fault(Side.CLIENT, Kind.BAD_MEDIA_TYPE, "Send the body without content-encoding.")
-        return call, fault
+            return Finding(self, door, None, cors, fault)
+        principal = None
+        if not door.open and self._keys.ring is not None:
+            principal = self._keys.ring.identify(self._presented(request))
+            if principal is None:
+                text = "An API key that the gateway knows is needed: Authorization: Bearer KEY."
+                fault = Fault(Side.CLIENT, Kind.NO_KEY, text)
+        return Finding(self, door, principal, cors, fault or _judge_body_kind(endpoint, special))
 
     def _find_door(self, request: Request) -> Door | None:
         for prefix, door in self._prefixes:
@@ -151,34 +182,12 @@ class Front:
                     return door
         return None
 
-    def _identify_call(self, call: Call) -> None:
-        special = call.request.special
-        given = special[_REQUEST_ID]
-        if given is not None and _ID.fullmatch(given):
-            call.id = given
-        else:
-            call.id = b"%032x" % getrandbits(128)
-        parent = special[_TRACEPARENT_ROLE]
-        if special[_TRACE_ID] is not None and _ID.fullmatch(special[_TRACE_ID] or b""):
-            call.trace = special[_TRACE_ID] or b""
-        elif parent is not None and (match := _TRACEPARENT.fullmatch(parent)) is not None:
-            call.trace = match[1]
-        else:
-            call.trace = call.id
-
-    def _identify_caller(self, call: Call, ring: Keyring) -> Fault | None:
-        special = call.request.special
-        authorization = special[_AUTHORIZATION]
+    def _presented(self, request: Request) -> bytes:
+        """The key that *request* names; empty where it names none."""
+        authorization = request.special[_AUTHORIZATION]
         if authorization is not None and authorization[:7].lower() == b"bearer ":
-            presented = authorization[7:].strip(b" \t")
-        else:
-            presented = special[_API_KEY] or self._key_in_query(call.request)
-        principal = ring.identify(presented)
-        if principal is None:
-            text = "The API key is not known." if presented else "An API key is needed: Authorization: Bearer KEY."
-            return Fault(Side.CLIENT, Kind.NO_KEY, text)
-        call.principal = principal
-        return None
+            return authorization[7:].strip(b" \t")
+        return request.special[_API_KEY] or self._key_in_query(request)
 
     def _key_in_query(self, request: Request) -> bytes:
         name = self._keys.query_param
@@ -208,14 +217,14 @@ class Front:
 
     def serve(self, call: Call) -> None:
         """Answer *call*, whose body is complete."""
-        if call.request.method == b"OPTIONS" and b"OPTIONS" not in call.endpoint.methods:
+        if call.request.method == b"OPTIONS":
             self._answer(call, self._preflight(call))
             return
-        if call.operation is None:
+        operation = call.operation
+        if operation is None:
             self._proxy.begin(call)
             return
-        call.at_begin = monotonic()
-        answer = call.operation(call)
+        answer = operation(call)
         if isinstance(answer, Fault):
             self._fault(call, answer)
         else:
@@ -225,12 +234,10 @@ class Front:
         """Answer *fault*; the connection's owner decides beforehand whether it can live on (`client.reusable`)."""
         self._fault(call, fault)
 
-    def refuse_head(self, client: Client, fault: Fault, at_start: float) -> None:
+    def refuse_head(self, client: Client, fault: Fault, at_start: int) -> None:
         """Answer *fault* to bytes that are no request."""
-        call = Call(client, Request(), NOWHERE, self._budget)
-        call.at_start = at_start
-        call.id = call.trace = b"%032x" % getrandbits(128)
-        self._fault(call, fault)
+        id = b"%032x" % getrandbits(128)
+        self._fault(Call(client, Request(), NOWHERE, self._budget, None, None, b"", id, id, at_start), fault)
 
     def gone(self, call: Call) -> None:
         """The client left while its body was still coming."""
@@ -252,8 +259,7 @@ class Front:
         return Answer(204, b"", b"")
 
     def _answer(self, call: Call, answer: Answer) -> None:
-        fields = ((b"content-type", answer.content_type),) if answer.content_type else ()
-        head = ResponseHead(answer.status, fields, len(answer.body))
+        head = own_head(answer.status, answer.content_type, len(answer.body))
         answer_whole(call, head, answer.body, self._clock.date)
         self._end(call)
         call.client.answered()
@@ -266,6 +272,16 @@ class Front:
     def _end(self, call: Call) -> None:
         call.drop_body()
         self._settler.settle(call)
+
+
+def _judge_body_kind(endpoint: Endpoint, special: SpecialFields) -> Fault | None:
+    """Whether the body is of a kind that *endpoint* takes."""
+    content_type = special[_CONTENT_TYPE]
+    if endpoint.body is Body.JSON and content_type is not None and b"json" not in content_type.lower():
+        return Fault(Side.CLIENT, Kind.BAD_MEDIA_TYPE, "Send the body as content-type: application/json.")
+    if special[Role.CONTENT_ENCODING] not in (None, b"identity"):
+        return Fault(Side.CLIENT, Kind.BAD_MEDIA_TYPE, "Send the body without content-encoding.")
+    return None
 
 
 _ID_LIST: Final = re.compile(rb"[A-Za-z0-9._, -]{1,1024}")

@@ -11,19 +11,20 @@ another looks at `call.phase` or runs last.
 from __future__ import annotations
 
 from gateway.call import Attempt, Call, Phase
-from gateway.clock import Clock, monotonic
+from gateway.clock import Clock, monotonic_ns
 from gateway.errors import Fault, Kind, Retry, Side
-from gateway.relay import PARTIAL_EVENT_LIMIT, BodySink, EventSink, answer_fault
+from gateway.relay import PARTIAL_EVENT_LIMIT, BodySink, EventSink, answer_fault, answer_whole
 from gateway.routing.balance import eligible
 from gateway.routing.endpoints import Body
 from gateway.routing.retry import may_retry
-from gateway.routing.routes import Route, Routes
+from gateway.routing.routes import Routes
 from gateway.settle import Settler
 from protocols import multipart, sse
 from protocols.http1.fields import Role
 from protocols.http1.response import ResponseHead
 from protocols.openai.body import BodyError, ask_for_usage, decode_fields, flag_field, text_field
 from protocols.openai.errors import carries_error
+from protocols.openai.usage import usage_of_answer
 
 
 class Proxy:
@@ -42,7 +43,6 @@ class Proxy:
 
     def begin(self, call: Call) -> None:
         """Admit *call* and make its first attempt; its body is complete."""
-        call.at_begin = monotonic()
         self.active.add(call)
         fault = self._read_body(call) or self._find_route(call)
         if fault is not None:
@@ -102,16 +102,12 @@ class Proxy:
             text = f"This key may not use the model '{model[:128]}'."
             return Fault(Side.CLIENT, Kind.MODEL_FORBIDDEN, text, param="model")
         call.route = route
-        self._apply_policy(call, route)
-        return None
-
-    def _apply_policy(self, call: Call, route: Route) -> None:
         policy = route.policy
         if policy.total:
-            call.total_deadline = call.deadline = call.at_start + policy.total
-        fields = call.fields
-        if fields is not None and call.stream and call.endpoint.streams_usage and policy.inject_usage:
-            call.usage_injected = ask_for_usage(fields)
+            call.total_deadline = call.deadline = self._clock.now + policy.total
+        if call.stream and call.fields is not None and policy.inject_usage and call.endpoint.streams_usage:
+            call.usage_injected = ask_for_usage(call.fields)
+        return None
 
     # One attempt.
 
@@ -119,14 +115,13 @@ class Proxy:
         route = call.route
         assert route is not None
         call.move(Phase.CONNECTING)
-        now = monotonic()
-        if call.at_attempt == 0.0:
-            call.at_attempt = now
-        peers = eligible(route.peers, now, call.tried)
+        coarse = self._clock.now
+        peers = eligible(route.peers, coarse, call.tried)
         peer = peers[0] if len(peers) == 1 else route.policy.balancer.pick(peers)
-        attempt = Attempt(call, peer, self, now)
-        attempt.trial = peer.state.begin(now)
-        call.attempt = attempt
+        now = monotonic_ns()
+        if not call.at_attempt:
+            call.at_attempt = now
+        call.attempt = attempt = Attempt(call, peer, self, now, peer.state.begin(coarse))
         call.peer = peer
         call.tries += 1
         peer.backend.begin(call, attempt)
@@ -135,16 +130,36 @@ class Proxy:
         """The request left; a stream's first byte is waited for from now on."""
         call = attempt.call
         call.move(Phase.WAITING)
-        call.at_sent = now = monotonic()
-        route = call.route
-        if call.stream and route is not None and route.policy.first_byte:
-            call.deadline = min(call.total_deadline, now + route.policy.first_byte)
+        call.at_sent = attempt.at_begin if attempt.reused else monotonic_ns()
+        if call.stream and call.route is not None and call.route.policy.first_byte:
+            call.deadline = min(call.total_deadline, self._clock.now + call.route.policy.first_byte)
+
+    def whole(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
+        """The usual answer that is no stream: head and body came in one read, and leave in one write."""
+        if head.status == 401 or head.is_event_stream:
+            self.head(attempt, head)
+            if attempt.call.attempt is attempt:
+                self.first(attempt, body)
+            if attempt.call.attempt is attempt:
+                self.end(attempt)
+            return
+        call = attempt.call
+        call.at_head = call.at_first = monotonic_ns()
+        attempt.response = head
+        attempt.peer.state.answered()
+        call.move(Phase.RELAYING)
+        call.drop_body()
+        call.usage = usage_of_answer(body)
+        answer_whole(call, head, body, self._clock.date, attempt.peer.answer_line + _timing(call))
+        self._finish_attempt(attempt)
+        self._settle(call)
+        call.client.answered()
 
     def head(self, attempt: Attempt, head: ResponseHead) -> None:
         """The upstream's verdict. Nothing is told to the client before the first body bytes are sound."""
         call = attempt.call
         call.move(Phase.PROBATION)
-        call.at_head = monotonic()
+        call.at_head = monotonic_ns()
         attempt.response = head
         attempt.peer.state.answered()
         if head.status == 401:
@@ -158,8 +173,8 @@ class Proxy:
         assert head is not None
         if not payload:
             return
-        if attempt.call.at_first == 0.0:
-            attempt.call.at_first = monotonic()
+        if not attempt.call.at_first:
+            attempt.call.at_first = monotonic_ns()
         if not head.is_event_stream or head.status >= 300:
             self._commit_body(attempt, head, payload)
             return
@@ -193,9 +208,7 @@ class Proxy:
         call = attempt.call
         self._commit(attempt, head)
         attempt.sink = sink = BodySink(call, self._clock)
-        upstream = (call.at_first or call.at_head) - call.at_sent
-        timing = b"server-timing: gw;dur=%.3f, up;dur=%.3f\r\n" % (call.overhead * 1e3, upstream * 1e3)
-        sink.start(head, payload, attempt.peer.answer_line + timing)
+        sink.start(head, payload, attempt.peer.answer_line + _timing(call))
 
     def _commit_events(self, attempt: Attempt, head: ResponseHead, payload: bytes) -> None:
         call = attempt.call
@@ -238,10 +251,11 @@ class Proxy:
     def failed(self, attempt: Attempt, fault: Fault) -> None:
         """The attempt broke: make another, or tell the client."""
         call = attempt.call
-        now = monotonic()
-        if fault.retry is not Retry.NEVER and call.phase < Phase.PROBATION and fault.side is Side.UPSTREAM:
-            if fault.retry is not Retry.REUSED:  # a worn-out connection says nothing about its peer
-                attempt.peer.state.failed(now, attempt.trial)
+        now = self._clock.now
+        # A worn-out connection says nothing about its peer; one that refuses or loses a fresh call cools down.
+        lost = fault.retry in (Retry.UNSENT, Retry.REPEATABLE) and call.phase < Phase.PROBATION
+        if lost and attempt.peer.state.failed(now, attempt.trial):
+            self._settler.cooled_down(attempt.peer)
         self._finish_attempt(attempt)
         if call.phase is Phase.RELAYING:
             assert attempt.sink is not None
@@ -350,6 +364,13 @@ class Proxy:
         self.active.discard(call)
         call.drop_body()
         self._settler.settle(call)
+
+
+def _timing(call: Call) -> bytes:
+    """Milliseconds of the gateway until its first attempt, and of the upstream until its first payload."""
+    ours = (call.at_attempt - call.at_begin) * 1e-6
+    theirs = ((call.at_first or call.at_head) - call.at_sent) * 1e-6
+    return b"server-timing: gw;dur=%.3f, up;dur=%.3f\r\n" % (ours, theirs)
 
 
 def _is_json(call: Call) -> bool:

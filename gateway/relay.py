@@ -15,14 +15,13 @@ from gateway.clock import Clock
 from gateway.errors import RETRY_AFTER, Fault, Kind
 from protocols import sse
 from protocols.http1.framing import LAST_CHUNK, chunk
-from protocols.http1.response import STATUS_LINES, ResponseHead
+from protocols.http1.response import STATUS_LINES, ResponseHead, own_head
 from protocols.openai.errors import error_body
 from protocols.openai.usage import USAGE_KEY, USAGE_WINDOW, find_usage, usage_of_chunk
 
 #: A partial event is held back up to this size; past it the bytes flow, and a break can only be told by a cut.
 PARTIAL_EVENT_LIMIT: Final = 256 << 10
 
-_JSON: Final = ((b"content-type", b"application/json"),)
 _RETRY_AFTER: Final = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (RETRY_AFTER, RETRY_AFTER * 1000)
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 _CLOSE: Final = b"connection: close\r\n"
@@ -33,11 +32,10 @@ _EVENT_LINES: Final = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 def answer_head(call: Call, head: ResponseHead, date: bytes, framing: bytes, more: bytes = b"") -> bytes:
     """The head of an answer to *call*: *head*'s lines, the gateway's own, and the framing of the body."""
-    request = call.request
     connection = b""
     if not call.client.reusable:
         connection = _CLOSE
-    elif not request.http_1_1:
+    elif not call.request.http_1_1:
         connection = _KEEP
     return b"".join(
         (
@@ -62,7 +60,7 @@ def answer_fault(call: Call, fault: Fault, date: bytes) -> None:
     """Answer *call* with *fault*, of which nothing but the message and the code is told."""
     kind = fault.kind
     body = fault.body or error_body(fault.message, kind.type, kind.code, fault.param)
-    head = ResponseHead(kind.status, _JSON, len(body))
+    head = own_head(kind.status, b"application/json", len(body))
     call.fault = fault
     more = _RETRY_AFTER if kind.status in (429, 503) else b""
     if kind is Kind.BAD_METHOD:
@@ -71,15 +69,14 @@ def answer_fault(call: Call, fault: Fault, date: bytes) -> None:
 
 
 def answer_whole(call: Call, head: ResponseHead, body: bytes, date: bytes, more: bytes = b"") -> None:
-    """Answer *call* with a body that the gateway itself made."""
-    framing = b"" if head.status == 204 else b"content-length: %d\r\n" % len(body)
-    start = answer_head(call, head, date, framing, more)
+    """Answer *call* with a body that is whole: head and body in one write, no sink."""
+    framing = b"" if head.status in (204, 304) else b"content-length: %d\r\n" % len(body)
     if call.request.method == b"HEAD":
         body = b""
     call.status = head.status
     call.bytes_out = len(body)
     call.client.answering()
-    call.client.send(start + body)
+    call.client.send(answer_head(call, head, date, framing, more) + body)
 
 
 class BodySink:
@@ -98,7 +95,9 @@ class BodySink:
     def start(self, head: ResponseHead, payload: bytes, more: bytes) -> None:
         """Send the head and the first payload in one write."""
         call = self._call
-        if head.length is not None:
+        if head.status in (204, 304):
+            framing = b""
+        elif head.length is not None:
             framing = b"content-length: %d\r\n" % head.length
         elif call.client.chunked:
             self._chunked = True

@@ -6,26 +6,75 @@ Owns the access line and the counters of calls and attempts. It refuses to decid
 
 from __future__ import annotations
 
+from typing import Final
+
+import msgspec
+
 from gateway.call import Attempt, Call, Phase
-from gateway.clock import monotonic
+from gateway.clock import monotonic_ns
 from gateway.errors import Fault
 from gateway.observe.access import AccessLog
 from gateway.observe.counters import Counter, Histogram, Measures
-from gateway.observe.logs import Stamp
+from gateway.observe.logs import Stamp, redact
 from gateway.routing.endpoints import Endpoint
 from gateway.routing.peer import Peer
 
 #: Methods that get a label of their own; clients choose the others.
-_METHODS = {method.encode("ascii"): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+_METHODS: Final = {
+    method.encode("ascii"): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+}
+_SECONDS: Final = 1e-9
+#: A model's name is the client's text until a route is found for it.
+_MODEL_LIMIT: Final = 256
 
 
-class _UpstreamCells:
+class AccessLine(msgspec.Struct):
+    """The line that every call leaves. Durations are whole microseconds, -1 where a phase was never reached.
+
+    t_read: from the first byte of the request to the last. t_admit: until the first attempt. t_connect: until the
+    request was sent, 0 on a reused connection, failed attempts included. t_head: until the answer's head. t_first:
+    until its first payload. t_body: until the end. t_total: from first byte to end.
+    """
+
+    ts: str
+    level: str
+    msg: str
+    request_id: str
+    trace_id: str
+    client: str
+    key: str | None
+    method: str
+    path: str
+    model: str
+    upstream: str | None
+    endpoint: str | None
+    status: int
+    ending: str
+    fault: str | None
+    stream: bool
+    tries: int
+    bytes_in: int
+    bytes_out: int
+    events: int
+    t_total: int
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    t_read: int = -1
+    t_admit: int = -1
+    t_queue: int = -1
+    t_connect: int = -1
+    t_head: int = -1
+    t_first: int = -1
+    t_body: int = -1
+
+
+class _Cells:
     """The counters of one backend, looked up once."""
 
-    __slots__ = ("chunks", "first_token", "latency", "name", "statuses")
+    __slots__ = ("chunks", "first_token", "latency", "statuses")
 
     def __init__(self, measures: Measures, name: str) -> None:
-        self.name = name
         self.latency = measures.upstream_latency.child(name)
         self.first_token = measures.time_to_first_token.child(name)
         self.chunks = measures.stream_chunks.child(name)
@@ -35,129 +84,147 @@ class _UpstreamCells:
 class Settler:
     """Counts attempts and calls. *access* is None where access lines are not written."""
 
-    __slots__ = ("_access", "_by_door", "_endings", "_measures", "_stamp", "_tokens", "_upstreams")
+    __slots__ = (
+        "_access",
+        "_by_door",
+        "_encode",
+        "_endings",
+        "_measures",
+        "_overhead",
+        "_stamp",
+        "_tokens",
+        "_upstreams",
+    )
 
     def __init__(self, measures: Measures, access: AccessLog | None, stamp: Stamp) -> None:
         self._measures = measures
         self._access = access
         self._stamp = stamp
+        self._encode = msgspec.json.Encoder().encode
+        self._overhead = measures.overhead
         # Children that were looked up before; bounded, because doors, statuses, models and backends are.
         self._by_door: dict[tuple[Endpoint, bytes, int], tuple[Counter, Histogram]] = {}
         self._tokens: dict[str, tuple[Counter, Counter, Counter]] = {}
-        self._upstreams: dict[str, _UpstreamCells] = {}
+        self._upstreams: dict[str, _Cells] = {}
         self._endings: dict[str, Counter] = {}
 
     def retried(self, peer: Peer, fault: Fault) -> None:
         """A call goes on after *fault* at *peer*."""
         self._measures.retries.child(peer.backend.name, fault.retry.name.lower()).value += 1
 
+    def cooled_down(self, peer: Peer) -> None:
+        """*peer* is set aside for a while."""
+        self._measures.peer_cooldowns.child(peer.backend.name, peer.url).value += 1
+
     def attempted(self, attempt: Attempt) -> None:
         """One attempt is over, however it ended."""
-        cells = self._cells(attempt.peer.backend.name)
-        status = attempt.response.status if attempt.response is not None else 0
+        name = attempt.peer.backend.name
+        cells = self._upstreams.get(name) or self._open_cells(name)
+        response = attempt.response
+        status = response.status if response is not None else 0
         counter = cells.statuses.get(status)
         if counter is None:
-            counter = self._measures.upstream_requests.child(cells.name, str(status) if status else "none")
+            counter = self._measures.upstream_requests.child(name, str(status) if status else "none")
             cells.statuses[status] = counter
         counter.value += 1
-        cells.latency.observe(monotonic() - attempt.at_begin)
+        cells.latency.observe((monotonic_ns() - attempt.at_begin) * _SECONDS)
 
     def settle(self, call: Call) -> None:
         """The call is over: count it and write its line. A second time is a bug and raises (`Call.move`)."""
-        now = monotonic()
+        now = monotonic_ns()
         ending = call.ending
         call.move(Phase.SETTLED)
-        request = call.request
-        key = (call.endpoint, request.method, call.status)
-        cells = self._by_door.get(key)
-        if cells is None:
-            cells = self._by_door[key] = self._look_up(key)
-        cells[0].value += 1
-        cells[1].observe(now - (call.at_begin or call.at_start))
-        counter = self._endings.get(ending)
-        if counter is None:
-            counter = self._endings[ending] = self._measures.endings.child(ending)
+        key = (call.endpoint, call.request.method, call.status)
+        counter, latency = self._by_door.get(key) or self._open_door(key)
         counter.value += 1
-        if call.peer is not None:
-            self._count_upstream(call, now)
-        if self._access is not None:
-            self._access.record(self._line(call, ending, now))
-
-    def _count_upstream(self, call: Call, now: float) -> None:
-        assert call.peer is not None
-        cells = self._cells(call.peer.backend.name)
-        if call.events:
-            cells.chunks.value += call.events
-            cells.first_token.observe(call.at_first - call.at_begin)
+        latency.observe((now - (call.at_begin or call.at_start)) * _SECONDS)
+        counter = self._endings.get(ending) or self._open_ending(ending)
+        counter.value += 1
         if call.at_first:
-            self._measures.overhead.observe(call.overhead)
-        usage = call.usage
-        if usage is not None and call.route is not None:
-            label = call.route.label
-            tokens = self._tokens.get(label)
-            if tokens is None:
-                child = self._measures.tokens.child
-                tokens = (child(label, "prompt"), child(label, "completion"), child(label, "cached"))
-                self._tokens[label] = tokens
-            tokens[0].value += usage.prompt
-            tokens[1].value += usage.completion
-            tokens[2].value += usage.cached
+            self._count_answer(call)
+        if self._access is not None:
+            line = self._line(call, ending, now)
+            if self._access.takes_json:
+                self._access.append(self._encode(line))
+            else:
+                self._access.record(msgspec.structs.asdict(line))
 
-    def _cells(self, name: str) -> _UpstreamCells:
-        cells = self._upstreams.get(name)
-        if cells is None:
-            cells = self._upstreams[name] = _UpstreamCells(self._measures, name)
+    def _count_answer(self, call: Call) -> None:
+        self._overhead.observe((call.at_attempt - call.at_begin) * _SECONDS)
+        if call.events and call.peer is not None:
+            cells = self._upstreams[call.peer.backend.name]
+            cells.chunks.value += call.events
+            cells.first_token.observe((call.at_first - call.at_begin) * _SECONDS)
+        usage, route = call.usage, call.route
+        if usage is not None and route is not None:
+            prompt, completion, cached = self._tokens.get(route.label) or self._open_tokens(route.label)
+            prompt.value += usage.prompt
+            completion.value += usage.completion
+            cached.value += usage.cached
+
+    def _line(self, call: Call, ending: str, now: int) -> AccessLine:
+        peer = call.peer
+        request = call.request
+        line = AccessLine(
+            self._stamp(),
+            "info",
+            "call",
+            call.id.decode("ascii"),
+            call.trace.decode("ascii"),
+            call.client.address,
+            call.principal.name if call.principal is not None else None,
+            _METHODS.get(request.method, "other"),
+            call.endpoint.path,
+            call.model if call.route is not None else str(redact(call.model[:_MODEL_LIMIT])),
+            peer.backend.name if peer is not None else None,
+            peer.url if peer is not None else None,
+            call.status,
+            ending,
+            call.fault.kind.code if call.fault is not None else None,
+            call.stream,
+            call.tries,
+            call.bytes_in,
+            call.bytes_out,
+            call.events,
+            (now - call.at_start) // 1000,
+        )
+        usage = call.usage
+        if usage is not None:
+            line.prompt_tokens = usage.prompt
+            line.completion_tokens = usage.completion
+            line.cached_tokens = usage.cached
+        if call.at_begin:
+            line.t_read = (call.at_begin - call.at_start) // 1000
+        if call.at_attempt:
+            line.t_admit = (call.at_attempt - call.at_begin) // 1000
+        if call.at_sent:
+            line.t_connect = (call.at_sent - call.at_attempt) // 1000
+        if call.at_head:
+            line.t_head = (call.at_head - call.at_sent) // 1000
+        if call.at_first:
+            line.t_first = (call.at_first - call.at_head) // 1000
+            line.t_body = (now - call.at_first) // 1000
+        return line
+
+    # Children of families, looked up once.
+
+    def _open_cells(self, name: str) -> _Cells:
+        cells = self._upstreams[name] = _Cells(self._measures, name)
         return cells
 
-    def _look_up(self, key: tuple[Endpoint, bytes, int]) -> tuple[Counter, Histogram]:
+    def _open_ending(self, ending: str) -> Counter:
+        counter = self._endings[ending] = self._measures.endings.child(ending)
+        return counter
+
+    def _open_tokens(self, label: str) -> tuple[Counter, Counter, Counter]:
+        child = self._measures.tokens.child
+        tokens = (child(label, "prompt"), child(label, "completion"), child(label, "cached"))
+        self._tokens[label] = tokens
+        return tokens
+
+    def _open_door(self, key: tuple[Endpoint, bytes, int]) -> tuple[Counter, Histogram]:
         endpoint, raw, status = key
         method = _METHODS.get(raw, "other")
         counter = self._measures.requests.child(method, endpoint.path, str(status))
-        return counter, self._measures.request_latency.child(method, endpoint.path)
-
-    def _line(self, call: Call, ending: str, now: float) -> dict[str, object]:
-        """The access line. Durations are seconds, -1 where a phase was never reached."""
-        usage = call.usage
-        fault = call.fault
-        peer = call.peer
-        request = call.request
-        begin, attempt, sent, head, first = (
-            call.at_begin,
-            call.at_attempt,
-            call.at_sent,
-            call.at_head,
-            call.at_first,
-        )
-        return {
-            "ts": self._stamp(),
-            "level": "info",
-            "msg": "call",
-            "request_id": call.id.decode("ascii"),
-            "trace_id": call.trace.decode("ascii"),
-            "client": call.client.address,
-            "key": call.principal.name if call.principal is not None else None,
-            "method": _METHODS.get(request.method, "other"),
-            "path": call.endpoint.path,
-            "model": call.model,
-            "upstream": peer.backend.name if peer is not None else None,
-            "endpoint": peer.url if peer is not None else None,
-            "status": call.status,
-            "ending": ending,
-            "fault": fault.kind.code if fault is not None else None,
-            "stream": call.stream,
-            "tries": call.tries,
-            "bytes_in": call.bytes_in,
-            "bytes_out": call.bytes_out,
-            "events": call.events,
-            "prompt_tokens": usage.prompt if usage is not None else None,
-            "completion_tokens": usage.completion if usage is not None else None,
-            "cached_tokens": usage.cached if usage is not None else None,
-            "t_read": round(begin - call.at_start, 6) if begin else -1,
-            "t_admit": round(attempt - begin, 6) if attempt else -1,
-            "t_queue": -1,
-            "t_connect": round(sent - attempt, 6) if sent else -1,
-            "t_head": round(head - sent, 6) if head else -1,
-            "t_first": round(first - head, 6) if first else -1,
-            "t_body": round(now - first, 6) if first else -1,
-            "t_total": round(now - call.at_start, 6),
-        }
+        cells = self._by_door[key] = (counter, self._measures.request_latency.child(method, endpoint.path))
+        return cells

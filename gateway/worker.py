@@ -23,7 +23,7 @@ from gateway.errors import Fault, Kind, Side
 FLUSH_TIME: Final = 2.0
 #: Seconds between two looks at whether the running calls are over.
 LOOK_INTERVAL: Final = 0.05
-#: Young objects before a collection: with the start frozen and calls freed by reference counting there is little to find.
+#: Young objects before a collection. The start is frozen and calls are freed by counting: there is little to find.
 GC_THRESHOLD: Final = 50_000
 
 
@@ -125,6 +125,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while not over() and loop.time() < end and (patient or len(self._signals) < 2):
+            # What is waited for is a set that empties in many places; asking is simpler than telling.
             await asyncio.sleep(min(LOOK_INTERVAL, max(0.0, end - loop.time())))
 
 

@@ -123,6 +123,18 @@ class AccessLog:
         """Bytes recorded and not yet written or given up, those in the writer thread's hands included."""
         return self._taken - self._done
 
+    @property
+    def takes_json(self) -> bool:
+        """Whether lines are JSON, so that `append` may be used."""
+        return self._form is _json
+
+    def append(self, line: bytes) -> None:
+        """Queue one line of JSON made by the caller, without its line end. Never raises and never waits."""
+        if len(line) > LINE_LIMIT:
+            self._dropped.value += 1
+            return
+        self._queue((line if line.isascii() else UNRULY.sub(_spelt, line)) + b"\n")
+
     def record(self, fields: Mapping[str, object]) -> None:
         """Queue one line. Never raises and never waits; texts from outside need no escaping by the caller."""
         try:
@@ -131,6 +143,9 @@ class AccessLog:
             # A value without a text. No call may fail for its log line; the counter tells.
             self._dropped.value += 1
             return
+        self._queue(line)
+
+    def _queue(self, line: bytes) -> None:
         taken = self._taken + len(line)
         if taken - self._done > self._room:
             self._dropped.value += 1

@@ -23,7 +23,7 @@ class PeerState:
     peer that fails at once is always the least busy and would draw every call (RELIABILITY's black hole).
     """
 
-    __slots__ = ("cool_downs", "failures", "in_flight", "proven", "retry_at", "turn")
+    __slots__ = ("failures", "in_flight", "proven", "retry_at", "turn")
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -32,8 +32,6 @@ class PeerState:
         self.failures = 0
         #: Monotonic seconds before which an unproven peer is skipped.
         self.retry_at = 0.0
-        #: Cool-downs begun, for the metrics.
-        self.cool_downs = 0
         #: The running weight of smooth weighted round robin.
         self.turn = 0
 
@@ -59,16 +57,17 @@ class PeerState:
         self.proven = True
         self.failures = 0
 
-    def failed(self, now: float, trial: bool) -> None:
-        """The peer refused a connection or lost a call before its head.
+    def failed(self, now: float, trial: bool) -> bool:
+        """The peer refused a connection or lost a call before its head; True where a cool-down begins.
 
         Calls that were under way beside the trial report the same outage; they do not lengthen it.
         """
-        if self.proven or trial:
-            self.proven = False
-            self.failures += 1
-            self.cool_downs += 1
-            self.retry_at = now + self._cool_down(self.failures - 1)
+        if not self.proven and not trial:
+            return False
+        self.proven = False
+        self.failures += 1
+        self.retry_at = now + self._cool_down(self.failures - 1)
+        return True
 
     @staticmethod
     def _cool_down(doublings: int) -> float:

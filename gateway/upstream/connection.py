@@ -12,12 +12,11 @@ import socket
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway.call import Receiver
-from gateway.clock import monotonic
 from gateway.errors import Fault, Kind, Retry, Side
 from protocols.http1.errors import WireError
 from protocols.http1.framing import Decoder
 from protocols.http1.response import HEAD_END, HEAD_LIMIT, ResponseHead, ResponseHeads
-from protocols.http1.state import UpstreamState, move_upstream
+from protocols.http1.state import UPSTREAM_MOVES, UpstreamState
 
 if TYPE_CHECKING:
     from gateway.upstream.pool import Pool
@@ -29,7 +28,7 @@ INTERIM_LIMIT: Final = 10
 class UpstreamConnection(asyncio.Protocol):
     """IDLE > SENT > STREAMING > IDLE or CLOSED. As an `Exchange` it can be aborted, paused and resumed.
 
-    It goes back to its pool from one place only (`_finish`): the request was fully written, the answer is complete,
+    It goes back to its pool from one place only (`_release`): the request was fully written, the answer is complete,
     nothing came after it, and the peer keeps the connection open.
     """
 
@@ -43,7 +42,6 @@ class UpstreamConnection(asyncio.Protocol):
         "_pool",
         "_receiver",
         "_transport",
-        "idle_since",
         "served",
         "stale_at",
         "state",
@@ -58,7 +56,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.served = 0
         #: Monotonic seconds after which it is too old to be reused; set while idle.
         self.stale_at = 0.0
-        self.idle_since = 0.0
         # exchange
         self._receiver: Receiver | None = None
         self._decoder: Decoder | None = None
@@ -71,7 +68,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def send(self, receiver: Receiver, request: bytes) -> None:
         """Begin *receiver*'s exchange: write the whole request, in one write."""
-        self.state = move_upstream(self.state, UpstreamState.SENT)
+        self.state = UPSTREAM_MOVES[self.state][UpstreamState.SENT]
         self._receiver = receiver
         receiver.exchange = self
         assert self._transport is not None
@@ -82,7 +79,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Give the exchange and the connection up at once."""
         self._receiver = None
         if self.state is not UpstreamState.CLOSED:
-            self.state = move_upstream(self.state, UpstreamState.CLOSED)
+            self.state = UPSTREAM_MOVES[self.state][UpstreamState.CLOSED]
             self._pool.closed(self)
         if self._transport is not None:
             self._transport.abort()
@@ -146,36 +143,46 @@ class UpstreamConnection(asyncio.Protocol):
     def _take_head(self, data: bytes) -> None:
         receiver = self._receiver
         assert receiver is not None
-        while True:
-            end = data.find(HEAD_END)
-            if end < 0 or end > HEAD_LIMIT:
-                if len(data) > HEAD_LIMIT:
-                    text = "The upstream's response head is too large."
-                    self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
-                self._held = data
-                return
-            head, decoder = self._heads.read(data[:end])
-            data = data[end + 4 :]
-            if decoder is not None:
-                break
-            self._interim += 1
-            if head.status == 101 or self._interim > INTERIM_LIMIT:
-                text = "The upstream switched protocols or sent too many interim answers."
-                self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
-                return
+        end = data.find(HEAD_END)
+        if end < 0 or end > HEAD_LIMIT:
+            self._wait_for_head(data)
+            return
+        head = self._heads.read(data[:end])
+        body = data[end + 4 :]
+        if head.status < 200:
+            self._pass_interim(head, body)
+            return
         self._held = b""
-        self._decoder = decoder
         self._persistent = head.persistent
         if head.keep_alive_timeout or head.keep_alive_max:
             self._obey_keep_alive(head)
-        self.state = move_upstream(self.state, UpstreamState.STREAMING)
+        self.state = UPSTREAM_MOVES[self.state][UpstreamState.STREAMING]
+        if len(body) == head.length:
+            # The usual answer that is no stream: whole, in one read.
+            self._release(clean=True)
+            receiver.whole(head, body)
+            return
+        self._decoder = head.decoder()
         receiver.head(head)
-        if self._receiver is not receiver:
-            return  # the step gave the exchange up
-        if data:
-            self._take_body(data)
-        elif decoder.complete:
-            self._finish()
+        if body and self._receiver is receiver:
+            self._take_body(body)
+
+    def _wait_for_head(self, data: bytes) -> None:
+        self._held = data
+        if len(data) > HEAD_LIMIT:
+            text = "The upstream's response head is too large."
+            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
+
+    def _pass_interim(self, head: ResponseHead, rest: bytes) -> None:
+        """100, 102, 103: not the answer (RFC 9110 section 15.2). 101 was never asked for."""
+        self._interim += 1
+        if head.status == 101 or self._interim > INTERIM_LIMIT:
+            text = "The upstream switched protocols or sent too many interim answers."
+            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
+            return
+        self._held = rest
+        if rest:
+            self._take_head(rest)
 
     def _take_body(self, data: bytes) -> None:
         receiver, decoder = self._receiver, self._decoder
@@ -191,25 +198,29 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """The answer is complete. The connection goes back first, so that the next call finds it."""
-        receiver, decoder, transport = self._receiver, self._decoder, self._transport
-        assert receiver is not None and decoder is not None and transport is not None
+        receiver, decoder = self._receiver, self._decoder
+        assert receiver is not None and decoder is not None
+        self._release(clean=not decoder.excess)
+        receiver.end()
+
+    def _release(self, *, clean: bool) -> None:
+        """Go back to the pool, or close: the one place from which a connection is reused."""
+        transport = self._transport
+        assert transport is not None
         self._receiver = self._decoder = None
         self._interim = 0
-        clean = (
-            self._persistent
-            and not decoder.excess
+        if (
+            clean
+            and self._persistent
             and not self._paused
             and not transport.is_closing()
-            and transport.get_write_buffer_size() == 0
-        )
-        if clean:
+            and transport.get_write_buffer_size() == 0  # the request was written to its end
+        ):
             self.served += 1
-            self.state = move_upstream(self.state, UpstreamState.IDLE)
-            self.idle_since = monotonic()
+            self.state = UPSTREAM_MOVES[self.state][UpstreamState.IDLE]
             self._pool.give(self)
         else:
             self._drop()
-        receiver.end()
 
     def _fail(self, fault: Fault) -> None:
         """The exchange broke: give the connection up, then report."""
@@ -221,7 +232,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _drop(self) -> None:
         if self.state is not UpstreamState.CLOSED:
-            self.state = move_upstream(self.state, UpstreamState.CLOSED)
+            self.state = UPSTREAM_MOVES[self.state][UpstreamState.CLOSED]
             self._pool.closed(self)
         if self._transport is not None:
             self._transport.abort()

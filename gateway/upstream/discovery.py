@@ -17,7 +17,7 @@ from gateway.upstream.inquiry import InquiryError, ask
 from protocols.openai.models import parse_models
 
 #: Seconds to wait for one list.
-ASK_TIMEOUT: Final = 5.0
+ASK_TIME: Final = 5.0
 #: Seconds until a backend that gave no list is asked again, doubled up to the refresh interval.
 FIRST_WAIT: Final = 0.5
 
@@ -52,10 +52,7 @@ class Discovery:
     async def _run(self) -> None:
         wait = FIRST_WAIT
         while True:
-            if await self._ask_peers():
-                wait = self._refresh
-            else:
-                wait = min(wait * 2, self._refresh)
+            wait = self._refresh if await self._ask_peers() else min(wait * 2, self._refresh)
             # Gateways that were started together should not ask together.
             await asyncio.sleep(wait * random.uniform(0.9, 1.1))
 
@@ -63,7 +60,7 @@ class Discovery:
         """True once some peer told its models; an answer that cannot be had leaves the old one in force."""
         for target in self._targets:
             try:
-                models = parse_models(await ask(target, b"/v1/models", ASK_TIMEOUT))
+                models = parse_models(await ask(target, b"/v1/models", ASK_TIME))
             except (InquiryError, ValueError) as error:
                 self._log.warning("no list of models", upstream=self._name, reason=str(error))
                 continue

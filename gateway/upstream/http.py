@@ -23,8 +23,11 @@ from gateway.routing.peer import Peer
 from gateway.upstream.pool import Pool
 from protocols import multipart
 from protocols.http1.fields import Role
+from protocols.http1.request import Request
 from protocols.openai.body import join_fields
 
+_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+_CONTENT_TYPE: Final = int(Role.CONTENT_TYPE)
 #: Head starts remembered per peer; doors are few, paths passed through are the clients' choice.
 STARTS_LIMIT: Final = 256
 
@@ -100,10 +103,10 @@ class HttpBackend:
 
     def begin(self, call: Call, attempt: Attempt) -> None:
         target = self._targets[attempt.peer]
-        connection = target.pool.take_nowait(attempt.at_begin)
+        connection = target.pool.take_nowait()
         if connection is not None:
             attempt.reused = True
-            connection.send(attempt, self._request(call, attempt.peer, target))
+            connection.send(attempt, self._request(call, target))
             return
         connecting = _Connecting()
         attempt.exchange = connecting
@@ -126,7 +129,7 @@ class HttpBackend:
         except OSError:
             fault = Fault(Side.UPSTREAM, Kind.NO_PEER, "The upstream could not be reached.", Retry.UNSENT)
         else:
-            connection.send(attempt, self._request(call, attempt.peer, target))
+            connection.send(attempt, self._request(call, target))
             return
         attempt.fail(fault)
 
@@ -141,25 +144,26 @@ class HttpBackend:
 
     # The request, as this backend is to see it.
 
-    def _request(self, call: Call, peer: Peer, target: Target) -> bytes:
+    def _request(self, call: Call, target: Target) -> bytes:
         request = call.request
-        body = self._body(call)
-        parts = [target.start(request.method, self._path(call)), *request.forward]
-        if call.fields is not None and request.special[Role.CONTENT_TYPE] is None:
+        path = self._path_and_query(request) if request.query else request.path
+        route = call.route
+        if call.fields is not None and (route is None or route.renames is None):
+            body = join_fields(call.fields)
+        else:
+            body = self._body(call)
+        parts = [target.start(request.method, path), *request.forward]
+        if request.special[_CONTENT_TYPE] is None and call.fields is not None:
             parts.append(b"content-type: application/json\r\n")
         parts += (b"x-request-id: ", call.id, b"\r\nx-trace-id: ", call.trace)
-        if body or request.method in (b"POST", b"PUT", b"PATCH"):
-            parts.append(b"\r\ncontent-length: %d\r\n\r\n" % len(body))
-            parts.append(body)
+        if body or request.method in _WITH_BODY:
+            parts += (b"\r\ncontent-length: %d\r\n\r\n" % len(body), body)
         else:
             parts.append(b"\r\n\r\n")
         return b"".join(parts)
 
-    def _path(self, call: Call) -> bytes:
-        request = call.request
+    def _path_and_query(self, request: Request) -> bytes:
         query = request.query
-        if not query:
-            return request.path
         if self._query_secret:
             secret = self._query_secret + b"="
             query = b"&".join(pair for pair in query.split(b"&") if not pair.startswith(secret))

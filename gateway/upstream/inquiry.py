@@ -9,7 +9,6 @@ import asyncio
 from typing import Final
 
 from gateway.call import Exchange, Sink
-from gateway.clock import monotonic
 from gateway.errors import Fault
 from gateway.upstream.http import Target
 from protocols.http1.response import ResponseHead
@@ -38,6 +37,11 @@ class _Inquiry:
 
     def sent(self) -> None:
         """Nothing waits for this but the caller's timeout."""
+
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        self.head(head)
+        self.feed(body)
+        self.end()
 
     def head(self, head: ResponseHead) -> None:
         self.status = head.status
@@ -76,12 +80,12 @@ class _Inquiry:
             self._future.set_result(outcome)
 
 
-async def ask(target: Target, path: bytes, timeout: float) -> bytes:
-    """GET *path* from *target* within *timeout* seconds. Raises `InquiryError`."""
+async def ask(target: Target, path: bytes, within: float) -> bytes:
+    """GET *path* from *target* within so many seconds. Raises `InquiryError`."""
     inquiry = _Inquiry(asyncio.get_running_loop().create_future())
     try:
-        async with asyncio.timeout(timeout):
-            connection = target.pool.take_nowait(monotonic()) or await target.pool.open()
+        async with asyncio.timeout(within):
+            connection = target.pool.take_nowait() or await target.pool.open()
             connection.send(inquiry, target.start(b"GET", path) + b"accept: application/json\r\n\r\n")
             return await inquiry.answer()
     except TimeoutError:

@@ -22,7 +22,7 @@ import msgspec
 
 from gateway.call import Attempt, Call
 from gateway.errors import RETRY_AFTER, Fault, Kind, Retry, Side
-from protocols.http1.response import ResponseHead
+from protocols.http1.response import ResponseHead, own_head
 from protocols.openai.errors import error_body
 from protocols.openai.samples.answer import sample
 from protocols.openai.samples.shapes import EVENTS, JSON, Asked, Refused, Stream, Whole
@@ -210,17 +210,17 @@ class MockExchange:
         )
 
     async def _deliver(self, status: int, answer: Whole) -> None:
-        fields = [(b"content-type", answer.content_type)]
+        head = own_head(status, answer.content_type, len(answer.body))
         if status in (429, 503):
-            fields.append((b"retry-after", b"%d" % RETRY_AFTER))
-        self._head(ResponseHead(status, fields, len(answer.body)))
+            head.lines.append(b"retry-after: %d\r\n" % RETRY_AFTER)
+        self._head(head)
         await self._flowing.wait()
         self._feed(answer.body)
         self._end()
 
     async def _stream(self, answer: Stream) -> None:
         limit = self._options.cut_after
-        self._head(ResponseHead(200, [(b"content-type", EVENTS)], None))
+        self._head(own_head(200, EVENTS, None))
         clock = asyncio.get_running_loop().time
         due = clock()
         for sent, (event, wait) in enumerate(self._paced(answer)):

@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from gateway.clock import Clock
 from gateway.upstream.connection import UpstreamConnection
 
 #: A peer that tells its keep-alive timeout gets this much of it: the rest is for the race with its FIN.
@@ -35,6 +36,7 @@ class Pool:
 
     __slots__ = (
         "_address",
+        "_clock",
         "_handshakes",
         "_idle_timeout",
         "_max_idle",
@@ -52,6 +54,7 @@ class Pool:
         max_idle: int,
         idle_timeout: float,
         handshakes: asyncio.Semaphore,
+        clock: Clock,
         on_crash: Callable[[Exception], None],
     ) -> None:
         self._address = address
@@ -59,6 +62,7 @@ class Pool:
         #: May shrink, when the peer tells that it closes sooner.
         self._idle_timeout = idle_timeout
         self._handshakes = handshakes
+        self._clock = clock
         self._on_crash = on_crash
         self.idle: list[UpstreamConnection] = []
         self.busy: set[UpstreamConnection] = set()
@@ -66,13 +70,13 @@ class Pool:
         #: Connections opened since the start.
         self.opened = 0
 
-    def take_nowait(self, now: float) -> UpstreamConnection | None:
+    def take_nowait(self) -> UpstreamConnection | None:
         """The idle connection used last, or None. It counts as busy until `give` or `closed`."""
         idle = self.idle
         while idle:
             connection = idle.pop()
             self.busy.add(connection)
-            if connection.is_usable(now):
+            if connection.is_usable(self._clock.now):
                 return connection
             connection.abort()
         return None
@@ -108,7 +112,7 @@ class Pool:
         if len(self.idle) >= self._max_idle:
             connection.abort()
             return
-        connection.stale_at = connection.idle_since + self._idle_timeout
+        connection.stale_at = self._clock.now + self._idle_timeout
         self.idle.append(connection)
 
     def closed(self, connection: UpstreamConnection) -> None:

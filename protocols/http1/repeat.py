@@ -31,13 +31,14 @@ class Pattern:
         """
         #: The names of the varying lines, in order, as spelled.
         self.names: list[bytes] = []
-        self._fixed: list[bytes] = []
+        self._fixed: list[tuple[bytes, int]] = []
         fixed = lines[0]
         for line in lines[1:]:
             name, colon, _ = line.partition(b":")
             if colon and varies(name):
                 # One space after the colon, as everybody writes it; whoever does not is parsed.
-                self._fixed.append(fixed + b"\r\n" + name + b": ")
+                fixed += b"\r\n" + name + b": "
+                self._fixed.append((fixed, len(fixed)))
                 self.names.append(name)
                 fixed = b""
             else:
@@ -48,16 +49,14 @@ class Pattern:
         """The values of *block*'s varying lines; None where it does not fit."""
         at = 0
         values = []
-        for fixed in self._fixed:
+        for fixed, size in self._fixed:
             if not block.startswith(fixed, at):
                 return None
-            at += len(fixed)
+            at += size
             end = block.find(b"\r\n", at)
-            if end < 0:
-                end = len(block)
-            value = block[at:end]
-            if value.translate(None, _PLAIN) or value[:1] == b" " or value[-1:] in (b" ", b""):
+            value = block[at:end] if end > 0 else block[at:]
+            if value.translate(None, _PLAIN):
                 return None
             values.append(value)
-            at = end
-        return values if len(block) - at == len(self._rest) and block.endswith(self._rest) else None
+            at += len(value)
+        return values if block[at:] == self._rest else None

@@ -1,7 +1,7 @@
 """Request heads: a block of bytes to a `Request`, judged by llhttp and by our own rules.
 
-Owns `Request`, `parse_request_head` and `RequestHeads`. It refuses bodies (`framing`), sockets, time and policy. A RequestHeads is
-made for each connection by `gateway.downstream`.
+Owns `Request`, `parse_request_head` and `RequestHeads`. It refuses bodies (`framing`), sockets, time and policy. A
+RequestHeads is made for each connection by `gateway.downstream`.
 
 llhttp (through httptools) judges the syntax: it refuses bare CR and LF, folded lines, bad names and values. The
 fields are then read from the same bytes by line, because once the syntax is proved a line is a field, and lines
@@ -16,6 +16,8 @@ from __future__ import annotations
 from typing import Final
 
 import httptools
+import msgspec
+from msgspec.structs import replace
 
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.fields import DROP, FORWARD, HOST, VARYING, FieldTable, Role, SpecialFields
@@ -30,35 +32,24 @@ FIELDS_LIMIT: Final = 100
 LENGTH_DIGITS_LIMIT: Final = 18
 
 
-class Request:
+class Request(msgspec.Struct, eq=False):
     """One request, as its head tells it."""
 
-    __slots__ = (
-        "chunked",
-        "forward",
-        "http_1_1",
-        "keep_alive",
-        "length",
-        "method",
-        "path",
-        "query",
-        "special",
-    )
-
-    def __init__(self) -> None:
-        self.method = b""
-        #: The target's path and query, raw: routes match bytes, nothing is decoded.
-        self.path = b""
-        self.query = b""
-        self.http_1_1 = True
-        self.keep_alive = True
-        #: The body's length in bytes, 0 without a body; meaningless where `chunked`.
-        self.length = 0
-        self.chunked = False
-        #: Values of the fields that the gateway reads, by `Role`.
-        self.special: SpecialFields = _NO_SPECIALS.copy()
-        #: Whole lines ("name: value CRLF") that travel on to the upstream.
-        self.forward: list[bytes] = []
+    method: bytes = b""
+    #: The target's path and query, raw: routes match bytes, nothing is decoded.
+    path: bytes = b""
+    query: bytes = b""
+    http_1_1: bool = True
+    keep_alive: bool = True
+    #: The body's length in bytes, 0 without a body; meaningless where `chunked`.
+    length: int = 0
+    chunked: bool = False
+    #: Values of the fields that the gateway reads, by `Role`.
+    special: SpecialFields = []
+    #: Pieces that join to the lines ("name: value CRLF") that travel on to the upstream.
+    forward: list[bytes] = []
+    #: What the reader's owner made of the head. A repetition of the head has it too: it says the same.
+    finding: object = None
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode('latin-1')} {self.path.decode('latin-1')} length={self.length}>"
@@ -84,73 +75,62 @@ class RequestHeads:
         self._table = table
         # The last head that was parsed whole, and, from the second one on, what it is a pattern for.
         self._block = b""
-        self._misses = 0
         self._request = _NO_REQUEST
         self._pattern: Pattern | None = None
+        #: For each varying value: its role, and its place in `_forward` (-1: it does not travel on).
         self._plan: list[tuple[int, int]] = []
         self._forward: list[bytes] = []
+        self._misses = 0
 
     def read(self, block: bytes) -> Request:
         """Parse *block*, a head up to and with its empty line. Raises `WireError`."""
-        if self._block and self._misses < MISSES_LIMIT:
-            if self._pattern is None:
-                self._learn()
-            request = self._repeat(block)
+        pattern = self._pattern
+        if pattern is None and self._block and self._misses < MISSES_LIMIT:
+            pattern = self._learn()
+        if pattern is not None:
+            values = pattern.values(block)
+            request = self._repeat(values) if values is not None else None
             if request is not None:
                 self._misses = 0
                 return request
             self._misses += 1
+            self._pattern = None
         self._block = b""
-        self._pattern = None
-        request = parse_request_head(block, self._table)
+        self._request = request = parse_request_head(block, self._table)
         self._block = block
-        self._request = request
         return request
 
-    def _learn(self) -> None:
+    def _learn(self) -> Pattern:
         """Make the pattern: which values vary, and where in `forward` they go."""
-        table = self._table
+        role_of = self._table.role
         lines = self._block[:-4].split(b"\r\n")
-        self._pattern = Pattern(lines, lambda name: table.role(name) in VARYING, b"\r\n\r\n")
+        self._pattern = pattern = Pattern(lines, lambda name: role_of(name) in VARYING, b"\r\n\r\n")
         self._plan = []
         forward: list[bytes] = []
-        first = self._request
-        rest = first.forward
-        roles = [table.role(name) for name in self._pattern.names]
-        for role, name in zip(roles, self._pattern.names, strict=True):
-            value = first.special[role]
-            line = b"%b: %b\r\n" % (name, value)
+        rest = self._request.forward
+        for name in pattern.names:
+            role = role_of(name)
+            line = b"%b: %b\r\n" % (name, self._request.special[role] or b"")
             at = -1
             if line in rest:
                 index = rest.index(line)
-                forward += [b"".join(rest[:index]), name + b": ", b"", b"\r\n"]
-                at = len(forward) - 2
-                rest = rest[index + 1 :]
+                forward += [b"".join(rest[:index]) + name + b": ", b""]
+                at = len(forward) - 1
+                rest = [b"\r\n", *rest[index + 1 :]]
             self._plan.append((role, at))
         self._forward = [*forward, b"".join(rest)]
+        return pattern
 
-    def _repeat(self, block: bytes) -> Request | None:
-        """The request that *block* is if it repeats the last head; None where it has to be parsed."""
-        assert self._pattern is not None
-        values = self._pattern.values(block)
-        if values is None:
-            return None
-        first = self._request
-        request = Request.__new__(Request)
-        request.method = first.method
-        request.path = first.path
-        request.query = first.query
-        request.http_1_1 = first.http_1_1
-        request.keep_alive = first.keep_alive
-        request.length = first.length
-        request.chunked = first.chunked
-        request.special = special = first.special.copy()
-        request.forward = forward = self._forward.copy()
-        for (role, at), value in zip(self._plan, values, strict=True):
+    def _repeat(self, values: list[bytes]) -> Request | None:
+        """The last head's request with other *values*; None where one of them has to be judged by the parser."""
+        special = self._request.special.copy()
+        forward = self._forward.copy()
+        request = replace(self._request, special=special, forward=forward)
+        for value, (role, at) in zip(values, self._plan, strict=True):
             special[role] = value
             if at >= 0:
                 forward[at] = value
-            if role == _CONTENT_LENGTH:
+            elif role == _CONTENT_LENGTH:
                 if not value.isdigit() or len(value) > LENGTH_DIGITS_LIMIT:
                     return None
                 request.length = int(value)
@@ -166,7 +146,7 @@ _JUDGE: Final = _NoCallbacks()
 
 def parse_request_head(block: bytes, table: FieldTable) -> Request:
     """Parse *block*, a head up to and with its empty line. Raises `WireError`."""
-    request = Request()
+    request = Request(special=_NO_SPECIALS.copy(), forward=[])
     line, *lines = block[:-4].split(b"\r\n")
     if len(lines) > FIELDS_LIMIT:
         raise WireError(Wrong.HEAD_TOO_LARGE, "too many fields")

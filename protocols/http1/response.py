@@ -1,22 +1,21 @@
 """Response heads: parsed alone, without a general parser (which costs 10 us more), and written to the client.
 
-Owns `ResponseHead`, `ResponseHeads`, `parse_response_head` and the status lines. It refuses bodies (`framing`) and what a status
-means (`gateway.proxy`). A ResponseHead is made for each answer by `gateway.upstream`.
+Owns `ResponseHead`, `ResponseHeads`, `parse_response_head` and the status lines. It refuses bodies (`framing`) and what
+a status means (`gateway.proxy`). A ResponseHead is made for each answer by `gateway.upstream`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.framing import ChunkedDecoder, Decoder, EofDecoder, LengthDecoder
 from protocols.http1.repeat import MISSES_LIMIT, Pattern
-
-#: One field of an answer: lower-case name and value, without white space around it.
-Field = tuple[bytes, bytes]
 
 HEAD_END: Final = b"\r\n\r\n"
 #: What a peer may send as head: nginx's 8k buffers are the usual bound, models' providers send up to 4 KiB.
@@ -68,128 +67,108 @@ _VOLATILE: Final = frozenset(
 )
 
 
-class ResponseHead:
-    """The head of a final answer.
+class ResponseHead(msgspec.Struct, eq=False):
+    """The head of a final answer: what the relay needs, and what the connection's owner needs."""
 
-    `lines` are what may be relayed, each "name: value CRLF": no framing, no hop-by-hop field. `length` is the body's
-    length in bytes where it is known. The rest tells the connection's owner whether it can live on.
-    """
-
-    __slots__ = (
-        "content_type",
-        "keep_alive_max",
-        "keep_alive_timeout",
-        "length",
-        "lines",
-        "persistent",
-        "status",
-    )
-
-    def __init__(self, status: int, fields: Iterable[Field], length: int | None) -> None:
-        self.status = status
-        self.length = length
-        self.lines: list[bytes] = []
-        self.content_type = b""
-        for name, value in fields:
-            self.lines.append(b"%b: %b\r\n" % (name, value))
-            if name == b"content-type":
-                self.content_type = value
-        #: Whether the peer will keep the connection open after this answer.
-        self.persistent = True
-        #: Seconds and requests that the peer's Keep-Alive field grants; 0 where it says nothing.
-        self.keep_alive_timeout = 0
-        self.keep_alive_max = 0
+    status: int
+    #: Pieces that join to the lines that may be relayed: no framing, no hop-by-hop field.
+    lines: list[bytes]
+    content_type: bytes = b""
+    #: The body's length in bytes where it is known.
+    length: int | None = None
+    chunked: bool = False
+    #: Whether the peer will keep the connection open after this answer.
+    persistent: bool = True
+    #: Seconds and requests that the peer's Keep-Alive field grants; 0 where it says nothing.
+    keep_alive_timeout: int = 0
+    keep_alive_max: int = 0
 
     @property
     def is_event_stream(self) -> bool:
         return self.content_type.startswith(b"text/event-stream")
 
+    def decoder(self) -> Decoder:
+        """The decoder of this answer's body."""
+        if self.chunked:
+            return ChunkedDecoder()
+        return EofDecoder() if self.length is None else LengthDecoder(self.length)
+
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} {self.content_type.decode('latin-1')} length={self.length}>"
+
+
+def own_head(status: int, content_type: bytes, length: int | None) -> ResponseHead:
+    """The head of an answer that the gateway itself makes."""
+    lines = [b"content-type: ", content_type, b"\r\n"] if content_type else []
+    return ResponseHead(status, lines, content_type, length)
 
 
 class ResponseHeads:
     """Reads the heads of one connection. The second and later ones are usually read by pattern."""
 
-    __slots__ = ("_block", "_chunked", "_head", "_lines", "_misses", "_pattern", "_plan")
+    __slots__ = ("_block", "_head", "_lines", "_misses", "_pattern", "_plan")
 
     def __init__(self) -> None:
         # The last head that was parsed whole, and, from the second one on, what it is a pattern for.
         self._block = b""
-        self._misses = 0
-        self._head: ResponseHead | None = None
-        self._chunked = False
+        self._head = _NO_HEAD
         self._pattern: Pattern | None = None
-        #: For each varying value: is it the Content-Length, and its place in `lines` (-1: not relayed).
+        #: For each varying value: is it the Content-Length, and its place in `_lines` (-1: not relayed).
         self._plan: list[tuple[bool, int]] = []
         self._lines: list[bytes] = []
+        self._misses = 0
 
-    def read(self, block: bytes) -> tuple[ResponseHead, Decoder | None]:
+    def read(self, block: bytes) -> ResponseHead:
         """As `parse_response_head`."""
-        if self._block and self._misses < MISSES_LIMIT:
-            if self._pattern is None:
-                self._learn()
-            found = self._repeat(block)
-            if found is not None:
+        pattern = self._pattern
+        if pattern is None and self._block and self._misses < MISSES_LIMIT:
+            pattern = self._learn()
+        if pattern is not None:
+            values = pattern.values(block)
+            head = self._repeat(values) if values is not None else None
+            if head is not None:
                 self._misses = 0
-                return found
+                return head
             self._misses += 1
+            self._pattern = None
         self._block = b""
-        self._pattern = None
-        head, decoder = parse_response_head(block)
-        if isinstance(decoder, (LengthDecoder, ChunkedDecoder)):
-            self._block = block
-            self._head = head
-            self._chunked = isinstance(decoder, ChunkedDecoder)
-        return head, decoder
+        self._head = head = parse_response_head(block)
+        self._block = block
+        return head
 
-    def _learn(self) -> None:
-        assert self._head is not None
-        first = self._head
-        self._pattern = Pattern(self._block.split(b"\r\n"), lambda name: name.lower() in _VOLATILE, b"")
+    def _learn(self) -> Pattern:
+        lines = self._block.split(b"\r\n")
+        self._pattern = pattern = Pattern(lines, lambda name: name.lower() in _VOLATILE, b"")
         self._plan = []
-        lines: list[bytes] = []
-        rest = first.lines
-        for name in self._pattern.names:
-            lower = name.lower()
-            at = next((at for at, line in enumerate(rest) if line.startswith(lower + b": ")), -1)
+        relayed: list[bytes] = []
+        rest = self._head.lines
+        for name in pattern.names:
+            start = name.lower() + b": "
+            at = next((at for at, line in enumerate(rest) if line.startswith(start)), -1)
             if at >= 0:
-                lines += [b"".join(rest[:at]), lower + b": ", b"", b"\r\n"]
-                rest = rest[at + 1 :]
-                at = len(lines) - 2
-            self._plan.append((lower == b"content-length", at))
-        self._lines = [*lines, b"".join(rest)]
+                relayed += [b"".join(rest[:at]) + start, b""]
+                rest = [b"\r\n", *rest[at + 1 :]]
+                at = len(relayed) - 1
+            self._plan.append((start == b"content-length: ", at))
+        self._lines = [*relayed, b"".join(rest)]
+        return pattern
 
-    def _repeat(self, block: bytes) -> tuple[ResponseHead, Decoder] | None:
-        first, pattern = self._head, self._pattern
-        assert first is not None and pattern is not None
-        values = pattern.values(block)
-        if values is None:
-            return None
-        head = ResponseHead.__new__(ResponseHead)
-        head.status = first.status
-        head.content_type = first.content_type
-        head.persistent = first.persistent
-        head.keep_alive_timeout = first.keep_alive_timeout
-        head.keep_alive_max = first.keep_alive_max
-        head.length = first.length
-        head.lines = lines = self._lines.copy()
-        for (is_length, at), value in zip(self._plan, values, strict=True):
+    def _repeat(self, values: list[bytes]) -> ResponseHead | None:
+        lines = self._lines.copy()
+        head = replace(self._head, lines=lines)
+        for value, (is_length, at) in zip(values, self._plan, strict=True):
             if at >= 0:
                 lines[at] = value
-            if is_length:
+            elif is_length:
                 if not value.isdigit() or len(value) > LENGTH_DIGITS_LIMIT:
                     return None
                 head.length = int(value)
-        if self._chunked:
-            return head, ChunkedDecoder()
-        return head, LengthDecoder(head.length or 0)
+        return head
 
 
-def parse_response_head(block: bytes) -> tuple[ResponseHead, Decoder | None]:
-    """Parse *block*, a head without its final empty line.
+def parse_response_head(block: bytes) -> ResponseHead:
+    """Parse *block*, a head without its final empty line. The request was never a HEAD: the gateway sends none.
 
-    Returns the head and the decoder of its body (None for 1xx). The request was never a HEAD: the gateway sends none.
     Raises `WireError` for what RFC 9112 calls invalid and for what proxies have been fooled with.
     """
     lines = block.split(b"\r\n")
@@ -199,7 +178,7 @@ def parse_response_head(block: bytes) -> tuple[ResponseHead, Decoder | None]:
     if len(lines) > FIELDS_LIMIT:
         raise WireError(Wrong.HEAD_TOO_LARGE, "too many fields in the response head")
     status, minor = _parse_status_line(lines[0])
-    head = ResponseHead(status, (), None)
+    head = ResponseHead(status, [])
     special: dict[bytes, bytes] = {}
     known_lines = _LINES
     for line in lines[1:]:
@@ -213,7 +192,8 @@ def parse_response_head(block: bytes) -> tuple[ResponseHead, Decoder | None]:
         else:
             special[name] = value
     _apply_persistence(head, minor, special)
-    return head, _choose_framing(head, minor, special)
+    _apply_framing(head, minor, special)
+    return head
 
 
 def _parse_status_line(line: bytes) -> tuple[int, int]:
@@ -266,33 +246,26 @@ def _apply_persistence(head: ResponseHead, minor: int, special: dict[bytes, byte
                     head.keep_alive_max = int(number)
 
 
-def _choose_framing(head: ResponseHead, minor: int, special: dict[bytes, bytes]) -> Decoder | None:
+def _apply_framing(head: ResponseHead, minor: int, special: dict[bytes, bytes]) -> None:
     """Decide the body's framing by RFC 9112 section 6.3; two framings are a fault, not a choice."""
     coding = special.get(b"transfer-encoding")
     length = special.get(b"content-length")
-    if head.status < 200:
+    if head.status < 200 or head.status in (204, 304):
         head.length = 0
-        return None
-    if head.status in (204, 304):
-        head.length = 0
-        return LengthDecoder(0)
-    if coding is not None:
+    elif coding is not None:
         if length is not None:
             raise WireError(Wrong.BAD_FRAMING, "the answer has both Content-Length and Transfer-Encoding")
         if minor == 0:
             raise WireError(Wrong.BAD_FRAMING, "an HTTP/1.0 answer has a Transfer-Encoding")
         if coding.lower() != b"chunked":
             raise WireError(Wrong.BAD_TRANSFER_CODING, "the answer's transfer coding is not chunked")
-        head.length = None
-        return ChunkedDecoder()
-    if length is not None:
+        head.chunked = True
+    elif length is not None:
         if not length.isdigit() or len(length) > LENGTH_DIGITS_LIMIT:
             raise WireError(Wrong.BAD_FRAMING, "the answer's Content-Length is not one number")
         head.length = int(length)
-        return LengthDecoder(head.length)
-    head.length = None
-    head.persistent = False
-    return EofDecoder()
+    else:
+        head.persistent = False
 
 
 def _status_line(status: int) -> bytes:
@@ -305,3 +278,5 @@ def _status_line(status: int) -> bytes:
 
 #: Standard reasons only: an upstream's own text never reaches a client (RFC 9112 section 4 lets clients ignore it).
 STATUS_LINES: Final = {status: _status_line(status) for status in range(100, 600)}
+
+_NO_HEAD: Final = ResponseHead(0, [])

@@ -1,7 +1,7 @@
 """The states of a connection on either side, and the legal moves between them, as data.
 
-Owns the two tables; whoever holds a connection (`gateway.downstream`, `gateway.upstream.connection`) moves through
-`move_client` and `move_upstream`. A pair that is missing from a table is a bug in the caller, never a peer's fault.
+Owns the two tables. Whoever holds a connection (`gateway.downstream`, `gateway.upstream.connection`) moves by looking
+up: `state = CLIENT_MOVES[state][ClientState.IDLE]`. A missing key is a bug in the caller, never a peer's fault.
 
 The tables are the reason why a connection is reused for exactly one cause: only one move leads back to IDLE.
 """
@@ -32,36 +32,31 @@ class UpstreamState(IntEnum):
     CLOSED = 3
 
 
-CLIENT_MOVES: Final[dict[ClientState, frozenset[ClientState]]] = {
-    ClientState.IDLE: frozenset({ClientState.READING, ClientState.CLOSING, ClientState.CLOSED}),
-    ClientState.READING: frozenset({ClientState.WAITING, ClientState.CLOSING, ClientState.CLOSED}),
-    ClientState.WAITING: frozenset({ClientState.ANSWERING, ClientState.CLOSING, ClientState.CLOSED}),
-    ClientState.ANSWERING: frozenset({ClientState.IDLE, ClientState.CLOSING, ClientState.CLOSED}),
-    ClientState.CLOSING: frozenset({ClientState.CLOSED}),
-    ClientState.CLOSED: frozenset(),
+ClientMoves = dict[ClientState, dict[ClientState, ClientState]]
+UpstreamMoves = dict[UpstreamState, dict[UpstreamState, UpstreamState]]
+
+
+def _to(*states: ClientState) -> dict[ClientState, ClientState]:
+    return {state: state for state in states}
+
+
+def _up_to(*states: UpstreamState) -> dict[UpstreamState, UpstreamState]:
+    return {state: state for state in states}
+
+
+#: From -> to -> to. A request that came whole in one read goes from IDLE to WAITING.
+CLIENT_MOVES: Final[ClientMoves] = {
+    ClientState.IDLE: _to(ClientState.READING, ClientState.WAITING, ClientState.CLOSING, ClientState.CLOSED),
+    ClientState.READING: _to(ClientState.WAITING, ClientState.CLOSING, ClientState.CLOSED),
+    ClientState.WAITING: _to(ClientState.ANSWERING, ClientState.CLOSING, ClientState.CLOSED),
+    ClientState.ANSWERING: _to(ClientState.IDLE, ClientState.CLOSING, ClientState.CLOSED),
+    ClientState.CLOSING: _to(ClientState.CLOSED),
+    ClientState.CLOSED: _to(),
 }
 
-UPSTREAM_MOVES: Final[dict[UpstreamState, frozenset[UpstreamState]]] = {
-    UpstreamState.IDLE: frozenset({UpstreamState.SENT, UpstreamState.CLOSED}),
-    UpstreamState.SENT: frozenset({UpstreamState.STREAMING, UpstreamState.CLOSED}),
-    UpstreamState.STREAMING: frozenset({UpstreamState.IDLE, UpstreamState.CLOSED}),
-    UpstreamState.CLOSED: frozenset(),
+UPSTREAM_MOVES: Final[UpstreamMoves] = {
+    UpstreamState.IDLE: _up_to(UpstreamState.SENT, UpstreamState.CLOSED),
+    UpstreamState.SENT: _up_to(UpstreamState.STREAMING, UpstreamState.CLOSED),
+    UpstreamState.STREAMING: _up_to(UpstreamState.IDLE, UpstreamState.CLOSED),
+    UpstreamState.CLOSED: _up_to(),
 }
-
-
-class IllegalMove(AssertionError):
-    """A connection was moved in a way that no table lists: a bug in its owner."""
-
-
-def move_client(now: ClientState, to: ClientState) -> ClientState:
-    """Return *to* if the table allows it from *now*; raise `IllegalMove` otherwise."""
-    if to not in CLIENT_MOVES[now]:
-        raise IllegalMove(f"client connection: {now.name} -> {to.name}")
-    return to
-
-
-def move_upstream(now: UpstreamState, to: UpstreamState) -> UpstreamState:
-    """Return *to* if the table allows it from *now*; raise `IllegalMove` otherwise."""
-    if to not in UPSTREAM_MOVES[now]:
-        raise IllegalMove(f"upstream connection: {now.name} -> {to.name}")
-    return to

@@ -48,11 +48,8 @@ class _Counter:
 _counter: Final = _Counter()
 _decoder: Final = msgspec.json.Decoder(Fields)
 _counting_decoder: Final = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=_counter.key)
+_encoder: Final = msgspec.json.Encoder()
 _text_decoder: Final = msgspec.json.Decoder(str)
-
-#: Key -> its JSON with a colon. Bounded, because clients choose the keys.
-_KEYS: dict[str, bytes] = {}
-_KEYS_MEMO_LIMIT: Final = 512
 
 
 def decode_fields(body: bytes) -> Fields:
@@ -76,16 +73,7 @@ def _explain(text: str) -> str:
 
 def join_fields(fields: Fields) -> bytes:
     """The JSON object that *fields* stand for."""
-    keys = _KEYS
-    parts = []
-    for key, value in fields.items():
-        known = keys.get(key)
-        if known is None:
-            known = msgspec.json.encode(key) + b":"
-            if len(keys) < _KEYS_MEMO_LIMIT:
-                keys[key] = known
-        parts.append(known + value)
-    return b"{" + b",".join(parts) + b"}"
+    return _encoder.encode(fields)
 
 
 def text_field(fields: Fields, key: str) -> str | None:

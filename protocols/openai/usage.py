@@ -34,7 +34,12 @@ class _Chunk(msgspec.Struct):
     usage: _WireUsage | None = None
 
 
+class _Answer(msgspec.Struct):
+    usage: _WireUsage | None = None
+
+
 _decoder: Final = msgspec.json.Decoder(_WireUsage)
+_answer_decoder: Final = msgspec.json.Decoder(_Answer)
 _chunk_decoder: Final = msgspec.json.Decoder(_Chunk)
 
 
@@ -57,6 +62,17 @@ class Usage:
 
     def __repr__(self) -> str:
         return f"Usage(prompt={self.prompt}, completion={self.completion}, cached={self.cached})"
+
+
+def usage_of_answer(body: bytes) -> Usage | None:
+    """The usage of a whole answer; None where there is none, or the body is not what it seems."""
+    if len(body) > USAGE_WINDOW or not body.startswith(b"{"):
+        return find_usage(body[-USAGE_WINDOW:])
+    try:
+        wire = _answer_decoder.decode(body).usage
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return _from_wire(wire) if wire is not None else None
 
 
 def find_usage(window: bytes) -> Usage | None:

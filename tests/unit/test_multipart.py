@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from email.parser import BytesParser
 from email.policy import compat32
+from typing import Any
 
 import httpx2
 import openai
@@ -176,13 +177,13 @@ def test_what_is_not_there_is_not_replaced() -> None:
         replace(FILE + END, b"b", b"model", b"m-2")
 
 
-def by_email(body: bytes, name: str) -> list[bytes]:
+def by_email(body: bytes, name: str) -> list[Any]:
     """The values of *name* in *body*, boundary b, as the standard library reads them."""
     head = b'Content-Type: multipart/form-data; boundary="b"\r\n\r\n'
-    parts = BytesParser(policy=compat32).parsebytes(head + body).get_payload()
+    form = BytesParser(policy=compat32).parsebytes(head + body)
     return [
         each.get_payload(decode=True)
-        for each in (parts if isinstance(parts, list) else [])
+        for each in form.walk()
         if each.get_param("name", header="content-disposition") == name
     ]
 

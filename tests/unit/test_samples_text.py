@@ -67,6 +67,16 @@ def test_a_chat_that_reaches_its_limit_of_tokens_says_so(client: openai.OpenAI, 
     assert answer.choices[0].finish_reason == "length"
 
 
+def test_a_long_request_is_echoed_in_part_and_counted_whole() -> None:
+    long = "word " * 100_000
+    stream = ask("/v1/chat/completions", {"messages": [{"role": "user", "content": long}], "stream": True})
+    assert isinstance(stream, Stream)
+    assert len(stream.tokens) < 300
+    whole = ask("/v1/chat/completions", {"messages": [{"role": "user", "content": long}]})
+    assert isinstance(whole, Whole)
+    assert json.loads(whole.body)["usage"]["prompt_tokens"] == 100_000
+
+
 def test_a_configured_text_takes_the_place_of_the_echo() -> None:
     answer = ask("/v1/chat/completions", {"messages": HELLO}, text="Good\n\n morning ")
     assert isinstance(answer, Whole)

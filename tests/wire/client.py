@@ -230,6 +230,11 @@ class Client:
         self._parser = None
         return None
 
+    def forget(self) -> None:
+        """Drop the payload read so far."""
+        assert self._response is not None, "read_head comes first"
+        self._response.chunks = [b""] if self._in_chunk else []
+
     def read_events(self, count: int) -> list[bytes]:
         """Read on until the answer has *count* whole SSE events, and return all that came."""
         assert self._response is not None, "read_head comes first"

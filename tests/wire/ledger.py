@@ -130,16 +130,15 @@ class Ledger:
     def wait_left(self, connection: Connection, timeout: float = 1.0) -> None:
         self.wait(lambda: connection.left, f"the peer to leave connection {connection.number}", timeout)
 
-    def wait_blocked(self, seconds: float = 0.3, timeout: float = 5.0) -> Connection:
-        """The first connection whose peer has read nothing for *seconds* although there is more."""
+    def wait_blocked(self, count: int = 1, seconds: float = 0.3, timeout: float = 15.0) -> None:
+        """Return when *count* peers have read nothing for *seconds* although there is more."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            for connection in list(self.connections):
-                since = connection.blocked
-                if since is not None and time.monotonic() - since >= seconds:
-                    return connection
+            since = [connection.blocked for connection in list(self.connections)]
+            if sum(one is not None and time.monotonic() - one >= seconds for one in since) >= count:
+                return
             time.sleep(0.01)
-        raise Overdue(f"not within {timeout} s: a peer that stops reading\n{self}")
+        raise Overdue(f"not within {timeout} s: {count} peers that stop reading\n{self}")
 
     def __str__(self) -> str:
         return "\n".join(

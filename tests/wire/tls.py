@@ -12,7 +12,7 @@ CLIENT_KEY = str(CERTS / "client.key")
 
 
 def server(name: str = "server", *, ask_client: bool = False) -> ssl.SSLContext:
-    """A server's context: *name* is "server" (signed by CA) or "nobody" (signed by itself)."""
+    """A server's context: *name* is "server" or "elsewhere" (signed by CA), or "nobody" (by itself)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTS / f"{name}.pem", CERTS / f"{name}.key")
     context.set_alpn_protocols(["h2", "http/1.1"])

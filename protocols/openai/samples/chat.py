@@ -6,7 +6,7 @@ tool calls: a sample never calls one. Called through `answer.sample`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import orjson
@@ -23,7 +23,12 @@ from protocols.openai.samples.shapes import (
     words,
 )
 
-Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
+#: Characters of the request that are said again: every word of an answer is an event, and a body has megabytes.
+ECHO_LIMIT: Final = 1000
+#: Choices of one answer; the most that OpenAI gives.
+CHOICES_LIMIT: Final = 128
+
+Choices = Annotated[int, msgspec.Meta(ge=1, le=CHOICES_LIMIT)]
 Limit = Annotated[int, msgspec.Meta(ge=1)]
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -71,9 +76,11 @@ class CompletionFields(msgspec.Struct):
 
 def echo(said: str) -> str:
     """What the mock says where it was told nothing better: what it is, and that it has heard."""
-    if not said.strip():
+    heard = said[:ECHO_LIMIT].strip()
+    if not heard:
         return "This is the mock backend: no model is running here. You said nothing."
-    return f'This is the mock backend: no model is running here. You said: "{said.strip()}"'
+    more = "..." if len(said) > ECHO_LIMIT else ""
+    return f'This is the mock backend: no model is running here. You said: "{heard}{more}"'
 
 
 def chat(asked: Asked) -> Whole | Stream:
@@ -83,7 +90,7 @@ def chat(asked: Asked) -> Whole | Stream:
     limit = fields.max_completion_tokens or fields.max_tokens
     tokens, cut = shorten(words(asked.text or echo(last)), limit)
     n = fields.n or 1
-    prompt = sum(len(words(message.text)) for message in fields.messages)
+    prompt = sum(size(message.text) for message in fields.messages)
     usage = count(prompt, n * len(tokens))
     finish = "length" if cut else "stop"
     head = {"id": f"chatcmpl-{asked.id}", "object": "chat.completion", "created": asked.created}
@@ -122,6 +129,8 @@ def completions(asked: Asked) -> Whole | Stream:
     fields = read(asked, CompletionFields)
     prompts = one_by_one(fields.prompt, "prompt")
     n = fields.n or 1
+    if n * len(prompts) > CHOICES_LIMIT:
+        raise Refused(f"The mock backend gives at most {CHOICES_LIMIT} choices.", "prompt")
     texts: list[list[str]] = []
     cut: list[bool] = []
     for prompt in prompts:
@@ -177,7 +186,7 @@ def said(prompt: str | list[int]) -> str:
 
 def size(prompt: str | list[int]) -> int:
     """The tokens of *prompt*: words stand for them."""
-    return len(words(prompt)) if isinstance(prompt, str) else len(prompt)
+    return len(prompt.split()) if isinstance(prompt, str) else len(prompt)
 
 
 def count(prompt: int, completion: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import orjson
 
-from protocols.openai.samples.chat import Limit, Message, Probability, Temperature, echo
+from protocols.openai.samples.chat import Limit, Message, Probability, Temperature, echo, size
 from protocols.openai.samples.shapes import Asked, Stream, Whole, named_event, read, shorten, words
 
 
@@ -42,7 +42,7 @@ def responses(asked: Asked) -> Whole | Stream:
     if not isinstance(fields.input, str):
         last = next((item.text for item in reversed(fields.input) if item.role == "user"), "")
     tokens, cut = shorten(words(asked.text or echo(last)), fields.max_output_tokens)
-    prompt = sum(len(words(text)) for text in [*texts, fields.instructions or ""])
+    prompt = sum(map(size, [*texts, fields.instructions or ""]))
     opened = _opened(asked, fields)
     closed = opened | {
         "status": "incomplete" if cut else "completed",

@@ -19,6 +19,9 @@ import orjson
 from protocols.openai.samples.chat import one_by_one, size
 from protocols.openai.samples.shapes import Asked, Refused, Whole, read
 
+#: Numbers of all vectors of one answer: a tenth of a second of work, which holds up everybody else.
+NUMBERS_LIMIT: Final = 1 << 18
+
 #: Categories of omni-moderation, and which of them also look at images.
 _CATEGORIES: Final[dict[str, bool]] = {
     "harassment": False,
@@ -48,7 +51,7 @@ class ModeratedPart(msgspec.Struct):
 
 
 class ModerationFields(msgspec.Struct):
-    input: str | Annotated[list[str | ModeratedPart], msgspec.Meta(min_length=1)]
+    input: str | Annotated[list[str | ModeratedPart], msgspec.Meta(min_length=1, max_length=2048)]
 
 
 class Document(msgspec.Struct):
@@ -57,7 +60,7 @@ class Document(msgspec.Struct):
 
 class RerankFields(msgspec.Struct):
     query: str
-    documents: Annotated[list[str | Document], msgspec.Meta(min_length=1)]
+    documents: Annotated[list[str | Document], msgspec.Meta(min_length=1, max_length=10_000)]
     top_n: Annotated[int, msgspec.Meta(ge=1)] | None = None
     return_documents: bool | None = None
 
@@ -69,6 +72,8 @@ def embeddings(asked: Asked) -> Whole:
     if not all(inputs):
         raise Refused("'input' has an empty text.", "input")
     length = fields.dimensions or asked.embedding_size
+    if length * len(inputs) > NUMBERS_LIMIT:
+        raise Refused(f"The mock backend gives at most {NUMBERS_LIMIT} numbers.", "input")
     vectors = [unit_vector(repr(text).encode(), length) for text in inputs]
     encode = _base64_floats if fields.encoding_format == "base64" else list
     rows = [

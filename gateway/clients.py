@@ -1,0 +1,105 @@
+"""All client connections of one worker, and what they share: limits, deadlines, the count, the drain.
+
+Owns `Limits` and `Clients`. It refuses a single socket (`gateway.downstream`) and policy. Made once per worker by
+`gateway.build`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.admission.budget import ByteBudget
+from gateway.clock import Clock
+from gateway.downstream import ClientConnection
+from gateway.front import Front
+from gateway.observe.logs import Log
+from gateway.proxy import Proxy
+from protocols.http1.fields import FieldTable
+
+
+class Limits:
+    """What one client connection may take. Bytes and seconds."""
+
+    __slots__ = (
+        "body",
+        "body_timeout",
+        "connections",
+        "half_close_serves",
+        "head",
+        "header_timeout",
+        "keepalive_requests",
+        "keepalive_timeout",
+        "media_body",
+    )
+
+    def __init__(
+        self,
+        *,
+        head: int,
+        body: int,
+        media_body: int,
+        connections: int,
+        header_timeout: float,
+        body_timeout: float,
+        keepalive_timeout: float,
+        keepalive_requests: int,
+        half_close_serves: bool,
+    ) -> None:
+        self.head = head
+        self.body = body
+        self.media_body = media_body
+        self.connections = connections
+        self.header_timeout = header_timeout
+        self.body_timeout = body_timeout
+        self.keepalive_timeout = keepalive_timeout
+        self.keepalive_requests = keepalive_requests
+        self.half_close_serves = half_close_serves
+
+
+class Clients:
+    """All client connections of one worker, and what they share."""
+
+    __slots__ = ("budget", "clock", "draining", "fields", "front", "limits", "log", "loop", "open", "proxy")
+
+    def __init__(
+        self,
+        front: Front,
+        proxy: Proxy,
+        limits: Limits,
+        budget: ByteBudget,
+        fields: FieldTable,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self.front = front
+        self.proxy = proxy
+        self.limits = limits
+        self.budget = budget
+        self.fields = fields
+        self.clock = clock
+        self.log = log
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.open: set[ClientConnection] = set()
+        #: True once the worker goes down: every answer says Connection: close.
+        self.draining = False
+
+    def connection(self) -> ClientConnection:
+        """The loop's protocol factory."""
+        return ClientConnection(self)
+
+    def sweep(self, now: float) -> None:
+        """Act on deadlines that are past."""
+        due = [connection for connection in self.open if now >= connection.deadline]
+        for connection in due:
+            connection.expired(now)
+
+    def drain(self) -> None:
+        """Close idle connections; the others close after their answer."""
+        self.draining = True
+        for connection in list(self.open):
+            connection.close_if_idle()
+
+    def abort(self) -> None:
+        """End every connection at once."""
+        for connection in list(self.open):
+            connection.abort()
