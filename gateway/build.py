@@ -177,7 +177,7 @@ class Upstreams:
         self.pools.append(pool)
         connections = self._measures.upstream_connections
         connections.watch((backend.name, "idle"), lambda: len(pool.idle))
-        connections.watch((backend.name, "busy"), lambda: len(pool.busy) - pool.connecting)
+        connections.watch((backend.name, "busy"), lambda: pool.busy)
         connections.watch((backend.name, "connecting"), lambda: pool.connecting)
         host = f"[{url.host}]" if ":" in url.host else url.host
         default = 443 if context is not None else 80

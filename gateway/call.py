@@ -48,12 +48,12 @@ def _to(*phases: Phase) -> dict[Phase, Phase]:
     return {phase: phase for phase in phases}
 
 
-#: From -> to -> to. A retry goes back to CONNECTING; SETTLED is terminal. A missing key is a bug, not a fault.
+#: From -> to -> to. A retry goes back to CONNECTING, or WAITING; SETTLED is terminal. A missing key is a bug, not a fault.
 PHASE_MOVES: Final[dict[Phase, dict[Phase, Phase]]] = {
-    Phase.ADMITTING: _to(Phase.CONNECTING, Phase.SETTLED),
+    Phase.ADMITTING: _to(Phase.CONNECTING, Phase.WAITING, Phase.SETTLED),
     Phase.CONNECTING: _to(Phase.CONNECTING, Phase.WAITING, Phase.SETTLED),
-    Phase.WAITING: _to(Phase.CONNECTING, Phase.PROBATION, Phase.RELAYING, Phase.SETTLED),
-    Phase.PROBATION: _to(Phase.CONNECTING, Phase.RELAYING, Phase.SETTLED),
+    Phase.WAITING: _to(Phase.CONNECTING, Phase.WAITING, Phase.PROBATION, Phase.RELAYING, Phase.SETTLED),
+    Phase.PROBATION: _to(Phase.CONNECTING, Phase.WAITING, Phase.RELAYING, Phase.SETTLED),
     Phase.RELAYING: _to(Phase.SETTLED),
     Phase.SETTLED: _to(),
 }
@@ -157,6 +157,7 @@ class Backend(Protocol):
 class Lifecycle(Protocol):
     """The steps that an attempt reports to (made by `proxy`)."""
 
+    def connecting(self, attempt: Attempt) -> None: ...
     def sent(self, attempt: Attempt) -> None: ...
     def whole(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None: ...
     def head(self, attempt: Attempt, head: ResponseHead) -> None: ...
@@ -183,6 +184,10 @@ class Attempt(msgspec.Struct, eq=False):
     held: bytes = b""
     #: True while it runs on a connection that has carried an exchange before.
     reused: bool = False
+
+    def connecting(self) -> None:
+        """A connection has to be made first."""
+        self.steps.connecting(self)
 
     def sent(self) -> None:
         """The request was handed to the peer's connection, whole."""
@@ -271,9 +276,8 @@ class Call(msgspec.Struct, eq=False):
 
     def drop_body(self) -> None:
         """Let go of the request's body and give its bytes back; harmless when done before."""
-        if self.budget_held:
-            self.budget.give(self.budget_held)
-            self.budget_held = 0
+        self.budget.give(self.budget_held)
+        self.budget_held = 0
         self.body = b""
         self.fields = None
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from random import getrandbits
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 from urllib.parse import parse_qsl
 
 from gateway.admission.budget import ByteBudget
@@ -33,6 +33,7 @@ _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 #: version-traceid-parentid-flags (W3C Trace Context, section 3.2).
 _TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
+_ANY: Final = Body.ANY
 _REQUEST_ID: Final = int(Role.REQUEST_ID)
 _TRACE_ID: Final = int(Role.TRACE_ID)
 _TRACEPARENT_ROLE: Final = int(Role.TRACEPARENT)
@@ -52,7 +53,6 @@ class Door(NamedTuple):
 
 #: Where calls are counted that came to no door.
 NOWHERE: Final = Endpoint("other", Body.NONE)
-_NO_DOOR: Final = Door(NOWHERE, True, None)
 
 
 class Cors(NamedTuple):
@@ -78,10 +78,10 @@ _VARY: Final = b"vary: origin\r\n"
 
 
 class Finding(NamedTuple):
-    """What `Front` found out about a head, kept with the request for the head's repetitions."""
+    """What the front found out about a head; a repetition of the head is not looked into again."""
 
-    front: Front
-    door: Door
+    endpoint: Endpoint
+    operation: Operation | None
     principal: Principal | None
     cors: bytes
     fault: Fault | None
@@ -126,50 +126,46 @@ class Front:
     def open(self, client: Client, request: Request, at_start: int) -> tuple[Call, Fault | None]:
         """The call that *request* begins, and why it cannot be served, if so. Its body need not be there yet."""
         finding = request.finding
-        if type(finding) is not Finding or finding.front is not self:
+        if finding is None:
             request.finding = finding = self._look(request)
-        door = finding.door
+        endpoint, operation, principal, cors, fault = cast("Finding", finding)
         special = request.special
         id = special[_REQUEST_ID]
         if id is None or not _ID.fullmatch(id):
             id = b"%032x" % getrandbits(128)
-        parent = special[_TRACEPARENT_ROLE]
-        match = _TRACEPARENT.fullmatch(parent) if parent is not None else None
-        trace = match[1] if match is not None else id
-        given = special[_TRACE_ID]
-        if given is not None and _ID.fullmatch(given):
-            trace = given
-        principal = finding.principal
-        call = Call(
-            client, request, door.endpoint, self._budget, door.operation, principal, finding.cors, id, trace, at_start
-        )
-        if finding.fault is None and door.endpoint.body is Body.ANY:
-            return call, self._pass_through(call)
-        return call, finding.fault
+        trace = special[_TRACE_ID]
+        if trace is None or not _ID.fullmatch(trace):
+            parent = special[_TRACEPARENT_ROLE]
+            match = _TRACEPARENT.fullmatch(parent) if parent is not None else None
+            trace = match[1] if match is not None else id
+        call = Call(client, request, endpoint, self._budget, operation, principal, cors, id, trace, at_start)
+        if endpoint.body is _ANY and fault is None:
+            fault = self._pass_through(call)
+        return call, fault
 
     def _look(self, request: Request) -> Finding:
-        """What the head says apart from ids and sizes: it holds for every repetition of the head."""
+        """What the head says apart from ids and sizes."""
         special = request.special
         origin = special[_ORIGIN]
         cors = self._cors.allows(origin) if origin is not None else b""
         door = self._doors.get(request.path) or self._find_door(request)
-        fault: Fault | None = None
         if door is None:
             fault = Fault(Side.CLIENT, Kind.UNKNOWN_PATH, "There is nothing at this path.")
-            return Finding(self, _NO_DOOR, None, cors, fault)
+            return Finding(NOWHERE, None, None, cors, fault)
         endpoint = door.endpoint
+        if request.method == b"OPTIONS" and cors and special[Role.CORS_METHOD] is not None:
+            return Finding(endpoint, self._preflight, None, cors, None)
         if request.method not in endpoint.methods:
-            preflight = request.method == b"OPTIONS" and cors and special[Role.CORS_METHOD] is not None
-            if not preflight:
-                fault = Fault(Side.CLIENT, Kind.BAD_METHOD, "This path does not take this method.")
-            return Finding(self, door, None, cors, fault)
+            fault = Fault(Side.CLIENT, Kind.BAD_METHOD, "This path does not take this method.")
+            return Finding(endpoint, None, None, cors, fault)
         principal = None
         if not door.open and self._keys.ring is not None:
             principal = self._keys.ring.identify(self._presented(request))
             if principal is None:
                 text = "An API key that the gateway knows is needed: Authorization: Bearer KEY."
                 fault = Fault(Side.CLIENT, Kind.NO_KEY, text)
-        return Finding(self, door, principal, cors, fault or _judge_body_kind(endpoint, special))
+                return Finding(endpoint, None, None, cors, fault)
+        return Finding(endpoint, door.operation, principal, cors, _judge_body_kind(endpoint, special))
 
     def _find_door(self, request: Request) -> Door | None:
         for prefix, door in self._prefixes:
@@ -217,9 +213,6 @@ class Front:
 
     def serve(self, call: Call) -> None:
         """Answer *call*, whose body is complete."""
-        if call.request.method == b"OPTIONS":
-            self._answer(call, self._preflight(call))
-            return
         operation = call.operation
         if operation is None:
             self._proxy.begin(call)

@@ -10,7 +10,7 @@ another looks at `call.phase` or runs last.
 
 from __future__ import annotations
 
-from gateway.call import Attempt, Call, Phase
+from gateway.call import PHASE_MOVES, Attempt, Call, Phase
 from gateway.clock import Clock, monotonic_ns
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.relay import PARTIAL_EVENT_LIMIT, BodySink, EventSink, answer_fault, answer_whole
@@ -114,7 +114,6 @@ class Proxy:
     def _attempt(self, call: Call) -> None:
         route = call.route
         assert route is not None
-        call.move(Phase.CONNECTING)
         coarse = self._clock.now
         peers = eligible(route.peers, coarse, call.tried)
         peer = peers[0] if len(peers) == 1 else route.policy.balancer.pick(peers)
@@ -126,10 +125,14 @@ class Proxy:
         call.tries += 1
         peer.backend.begin(call, attempt)
 
+    def connecting(self, attempt: Attempt) -> None:
+        """The attempt has no connection yet."""
+        attempt.call.move(Phase.CONNECTING)
+
     def sent(self, attempt: Attempt) -> None:
         """The request left; a stream's first byte is waited for from now on."""
         call = attempt.call
-        call.move(Phase.WAITING)
+        call.phase = PHASE_MOVES[call.phase][Phase.WAITING]
         call.at_sent = attempt.at_begin if attempt.reused else monotonic_ns()
         if call.stream and call.route is not None and call.route.policy.first_byte:
             call.deadline = min(call.total_deadline, self._clock.now + call.route.policy.first_byte)
@@ -147,8 +150,7 @@ class Proxy:
         call.at_head = call.at_first = monotonic_ns()
         attempt.response = head
         attempt.peer.state.answered()
-        call.move(Phase.RELAYING)
-        call.drop_body()
+        call.phase = PHASE_MOVES[call.phase][Phase.RELAYING]
         call.usage = usage_of_answer(body)
         answer_whole(call, head, body, self._clock.date, attempt.peer.answer_line + _timing(call))
         self._finish_attempt(attempt)
@@ -362,7 +364,8 @@ class Proxy:
 
     def _settle(self, call: Call) -> None:
         self.active.discard(call)
-        call.drop_body()
+        if call.budget_held:
+            call.drop_body()
         self._settler.settle(call)
 
 

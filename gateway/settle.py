@@ -56,17 +56,17 @@ class AccessLine(msgspec.Struct):
     bytes_in: int
     bytes_out: int
     events: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    t_read: int
+    t_admit: int
+    t_queue: int
+    t_connect: int
+    t_head: int
+    t_first: int
+    t_body: int
     t_total: int
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
-    t_read: int = -1
-    t_admit: int = -1
-    t_queue: int = -1
-    t_connect: int = -1
-    t_head: int = -1
-    t_first: int = -1
-    t_body: int = -1
 
 
 class _Cells:
@@ -163,48 +163,41 @@ class Settler:
             cached.value += usage.cached
 
     def _line(self, call: Call, ending: str, now: int) -> AccessLine:
-        peer = call.peer
-        request = call.request
-        line = AccessLine(
+        peer, usage, principal, fault = call.peer, call.usage, call.principal, call.fault
+        begin, attempt, sent, head, first = call.at_begin, call.at_attempt, call.at_sent, call.at_head, call.at_first
+        return AccessLine(
             self._stamp(),
             "info",
             "call",
             call.id.decode("ascii"),
             call.trace.decode("ascii"),
             call.client.address,
-            call.principal.name if call.principal is not None else None,
-            _METHODS.get(request.method, "other"),
+            principal.name if principal is not None else None,
+            _METHODS.get(call.request.method, "other"),
             call.endpoint.path,
             call.model if call.route is not None else str(redact(call.model[:_MODEL_LIMIT])),
             peer.backend.name if peer is not None else None,
             peer.url if peer is not None else None,
             call.status,
             ending,
-            call.fault.kind.code if call.fault is not None else None,
+            fault.kind.code if fault is not None else None,
             call.stream,
             call.tries,
             call.bytes_in,
             call.bytes_out,
             call.events,
+            usage.prompt if usage is not None else None,
+            usage.completion if usage is not None else None,
+            usage.cached if usage is not None else None,
+            (begin - call.at_start) // 1000 if begin else -1,
+            (attempt - begin) // 1000 if attempt else -1,
+            -1,
+            (sent - attempt) // 1000 if sent else -1,
+            (head - sent) // 1000 if head else -1,
+            (first - head) // 1000 if first else -1,
+            (now - first) // 1000 if first else -1,
             (now - call.at_start) // 1000,
         )
-        usage = call.usage
-        if usage is not None:
-            line.prompt_tokens = usage.prompt
-            line.completion_tokens = usage.completion
-            line.cached_tokens = usage.cached
-        if call.at_begin:
-            line.t_read = (call.at_begin - call.at_start) // 1000
-        if call.at_attempt:
-            line.t_admit = (call.at_attempt - call.at_begin) // 1000
-        if call.at_sent:
-            line.t_connect = (call.at_sent - call.at_attempt) // 1000
-        if call.at_head:
-            line.t_head = (call.at_head - call.at_sent) // 1000
-        if call.at_first:
-            line.t_first = (call.at_first - call.at_head) // 1000
-            line.t_body = (now - call.at_first) // 1000
-        return line
 
     # Children of families, looked up once.
 

@@ -44,19 +44,18 @@ class Principal:
 
     def may_use(self, model: str) -> bool:
         """True where *model* is one of the allowed names, or matches one of the allowed wildcards."""
-        if self._every or model in self._exact:
-            return True
-        pattern = self._pattern
-        if pattern is None:
-            return False
         known = self._memo.get(model)
-        if known is None:
-            known = pattern.match(model) is not None
-            if len(model) <= _MEMO_LENGTH:
-                if len(self._memo) >= _MEMO_SIZE:
-                    self._memo.clear()
-                self._memo[model] = known
-        return known
+        return known if known is not None else self._judge(model)
+
+    def _judge(self, model: str) -> bool:
+        allowed = self._every or model in self._exact
+        if not allowed and self._pattern is not None:
+            allowed = self._pattern.match(model) is not None
+        if len(model) <= _MEMO_LENGTH:
+            if len(self._memo) >= _MEMO_SIZE:
+                self._memo.clear()
+            self._memo[model] = allowed
+        return allowed
 
     def __repr__(self) -> str:
         return f"<Principal {self.name}>"

@@ -12,6 +12,8 @@ from typing import Final, Protocol
 
 from gateway.routing.peer import Peer
 
+_INFINITE: Final = float("inf")
+
 
 class Balancer(Protocol):
     """The seam: one method."""
@@ -32,10 +34,10 @@ class LeastConnections:
     """The fewest calls in flight for its weight; ties at random, so that idle peers share evenly."""
 
     def pick(self, peers: Sequence[Peer]) -> Peer:
-        best = peers[0]
-        least = best.state.in_flight / best.weight
+        least = _INFINITE
         ties = 1
-        for peer in peers[1:]:
+        best = peers[0]
+        for peer in peers:
             load = peer.state.in_flight / peer.weight
             if load < least:
                 best, least, ties = peer, load, 1

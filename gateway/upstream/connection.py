@@ -147,7 +147,7 @@ class UpstreamConnection(asyncio.Protocol):
         if end < 0 or end > HEAD_LIMIT:
             self._wait_for_head(data)
             return
-        head = self._heads.read(data[:end])
+        head = self._heads.read(data[: end + 2])
         body = data[end + 4 :]
         if head.status < 200:
             self._pass_interim(head, body)

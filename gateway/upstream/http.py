@@ -108,8 +108,8 @@ class HttpBackend:
             attempt.reused = True
             connection.send(attempt, self._request(call, target))
             return
-        connecting = _Connecting()
-        attempt.exchange = connecting
+        attempt.connecting()
+        attempt.exchange = connecting = _Connecting()
         task = asyncio.get_running_loop().create_task(self._connect(call, attempt, target))
         connecting.task = task
         self._tasks.add(task)

@@ -41,7 +41,7 @@ class Pool:
         "_idle_timeout",
         "_max_idle",
         "_on_crash",
-        "busy",
+        "all",
         "connecting",
         "idle",
         "opened",
@@ -65,26 +65,31 @@ class Pool:
         self._clock = clock
         self._on_crash = on_crash
         self.idle: list[UpstreamConnection] = []
-        self.busy: set[UpstreamConnection] = set()
+        #: Every connection that is open or being opened.
+        self.all: set[UpstreamConnection] = set()
         self.connecting = 0
         #: Connections opened since the start.
         self.opened = 0
 
     def take_nowait(self) -> UpstreamConnection | None:
-        """The idle connection used last, or None. It counts as busy until `give` or `closed`."""
+        """The idle connection used last, or None. Its user brings it back with `give` or `closed`."""
         idle = self.idle
         while idle:
             connection = idle.pop()
-            self.busy.add(connection)
             if connection.is_usable(self._clock.now):
                 return connection
             connection.abort()
         return None
 
+    @property
+    def busy(self) -> int:
+        """Connections that carry an exchange."""
+        return len(self.all) - len(self.idle) - self.connecting
+
     async def open(self) -> UpstreamConnection:
         """A new connection, busy. Raises OSError or ssl.SSLError; cancelled, it leaves nothing open."""
         connection = UpstreamConnection(self)
-        self.busy.add(connection)
+        self.all.add(connection)
         self.connecting += 1
         try:
             await self._connect(connection)
@@ -108,16 +113,15 @@ class Pool:
 
     def give(self, connection: UpstreamConnection) -> None:
         """*connection* is idle and proved clean: keep it, unless there are enough."""
-        self.busy.discard(connection)
-        if len(self.idle) >= self._max_idle:
+        if len(self.idle) < self._max_idle:
+            connection.stale_at = self._clock.now + self._idle_timeout
+            self.idle.append(connection)
+        else:
             connection.abort()
-            return
-        connection.stale_at = self._clock.now + self._idle_timeout
-        self.idle.append(connection)
 
     def closed(self, connection: UpstreamConnection) -> None:
         """*connection* is no more."""
-        self.busy.discard(connection)
+        self.all.discard(connection)
         if connection in self.idle:
             self.idle.remove(connection)
 
@@ -135,9 +139,9 @@ class Pool:
 
     def close(self) -> None:
         """Abort every connection."""
-        for connection in [*self.idle, *self.busy]:
+        for connection in list(self.all):
             connection.abort()
 
     def __repr__(self) -> str:
         host, port = self._address[:2]
-        return f"<Pool {host}:{port} idle={len(self.idle)} busy={len(self.busy)} connecting={self.connecting}>"
+        return f"<Pool {host}:{port} idle={len(self.idle)} busy={self.busy} connecting={self.connecting}>"

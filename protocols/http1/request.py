@@ -17,7 +17,6 @@ from typing import Final
 
 import httptools
 import msgspec
-from msgspec.structs import replace
 
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.fields import DROP, FORWARD, HOST, VARYING, FieldTable, Role, SpecialFields
@@ -67,9 +66,12 @@ _NO_REQUEST: Final = Request()
 
 
 class RequestHeads:
-    """Reads the heads of one connection. The second and later ones are usually read by pattern."""
+    """Reads the heads of one connection, one request at a time: the last `Request` is over when the next is read.
 
-    __slots__ = ("_block", "_forward", "_misses", "_pattern", "_plan", "_request", "_table")
+    The second and later heads are usually read by pattern, into the same Request.
+    """
+
+    __slots__ = ("_block", "_misses", "_pattern", "_request", "_table")
 
     def __init__(self, table: FieldTable) -> None:
         self._table = table
@@ -77,22 +79,23 @@ class RequestHeads:
         self._block = b""
         self._request = _NO_REQUEST
         self._pattern: Pattern | None = None
-        #: For each varying value: its role, and its place in `_forward` (-1: it does not travel on).
-        self._plan: list[tuple[int, int]] = []
-        self._forward: list[bytes] = []
         self._misses = 0
 
     def read(self, block: bytes) -> Request:
         """Parse *block*, a head up to and with its empty line. Raises `WireError`."""
         pattern = self._pattern
         if pattern is None and self._block and self._misses < MISSES_LIMIT:
-            pattern = self._learn()
+            self._pattern = pattern = self._learn()
         if pattern is not None:
-            values = pattern.values(block)
-            request = self._repeat(values) if values is not None else None
-            if request is not None:
-                self._misses = 0
-                return request
+            request = self._request
+            special = request.special
+            if pattern.read(block, special, request.forward):
+                length = special[_CONTENT_LENGTH]
+                if length is None:
+                    return request
+                if length.isdigit() and len(length) <= LENGTH_DIGITS_LIMIT:
+                    request.length = int(length)
+                    return request
             self._misses += 1
             self._pattern = None
         self._block = b""
@@ -101,40 +104,30 @@ class RequestHeads:
         return request
 
     def _learn(self) -> Pattern:
-        """Make the pattern: which values vary, and where in `forward` they go."""
-        role_of = self._table.role
-        lines = self._block[:-4].split(b"\r\n")
-        self._pattern = pattern = Pattern(lines, lambda name: role_of(name) in VARYING, b"\r\n\r\n")
-        self._plan = []
+        """Make the pattern of the last head, and cut its `forward` where values vary."""
+        request = self._request
+        places: list[tuple[bytes, int, int]] = []
         forward: list[bytes] = []
-        rest = self._request.forward
-        for name in pattern.names:
-            role = role_of(name)
-            line = b"%b: %b\r\n" % (name, self._request.special[role] or b"")
-            at = -1
-            if line in rest:
-                index = rest.index(line)
-                forward += [b"".join(rest[:index]) + name + b": ", b""]
-                at = len(forward) - 1
+        rest = request.forward
+        fixed, *lines = self._block[:-4].split(b"\r\n")
+        for line in lines:
+            fixed += b"\r\n"
+            name, _, value = line.partition(b": ")
+            role = self._table.role(name)
+            if role not in VARYING or value != request.special[role]:
+                fixed += line
+                continue
+            piece = -1
+            kept = line + b"\r\n"
+            if kept in rest:
+                index = rest.index(kept)
+                forward += [b"".join(rest[:index]) + name + b": ", value]
+                piece = len(forward) - 1
                 rest = [b"\r\n", *rest[index + 1 :]]
-            self._plan.append((role, at))
-        self._forward = [*forward, b"".join(rest)]
-        return pattern
-
-    def _repeat(self, values: list[bytes]) -> Request | None:
-        """The last head's request with other *values*; None where one of them has to be judged by the parser."""
-        special = self._request.special.copy()
-        forward = self._forward.copy()
-        request = replace(self._request, special=special, forward=forward)
-        for value, (role, at) in zip(values, self._plan, strict=True):
-            special[role] = value
-            if at >= 0:
-                forward[at] = value
-            elif role == _CONTENT_LENGTH:
-                if not value.isdigit() or len(value) > LENGTH_DIGITS_LIMIT:
-                    return None
-                request.length = int(value)
-        return request
+            places.append((fixed + name + b": ", role, piece))
+            fixed = b""
+        request.forward = [*forward, b"".join(rest)]
+        return Pattern(places, fixed + b"\r\n\r\n")
 
 
 class _NoCallbacks:

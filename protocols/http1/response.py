@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.framing import ChunkedDecoder, Decoder, EofDecoder, LengthDecoder
@@ -104,66 +103,68 @@ def own_head(status: int, content_type: bytes, length: int | None) -> ResponseHe
 
 
 class ResponseHeads:
-    """Reads the heads of one connection. The second and later ones are usually read by pattern."""
+    """Reads the heads of one connection, one answer at a time: the last `ResponseHead` is over when the next is read.
 
-    __slots__ = ("_block", "_head", "_lines", "_misses", "_pattern", "_plan")
+    The second and later heads are usually read by pattern, into the same ResponseHead.
+    """
+
+    __slots__ = ("_block", "_head", "_misses", "_pattern", "_values")
 
     def __init__(self) -> None:
         # The last head that was parsed whole, and, from the second one on, what it is a pattern for.
         self._block = b""
         self._head = _NO_HEAD
         self._pattern: Pattern | None = None
-        #: For each varying value: is it the Content-Length, and its place in `_lines` (-1: not relayed).
-        self._plan: list[tuple[bool, int]] = []
-        self._lines: list[bytes] = []
+        #: The Content-Length, and whatever else varied.
+        self._values: list[bytes | None] = [None, None]
         self._misses = 0
 
     def read(self, block: bytes) -> ResponseHead:
-        """As `parse_response_head`."""
+        """Parse *block*, a head with its last line's CRLF, without its empty line. Raises `WireError`."""
         pattern = self._pattern
         if pattern is None and self._block and self._misses < MISSES_LIMIT:
-            pattern = self._learn()
+            self._pattern = pattern = self._learn()
         if pattern is not None:
-            values = pattern.values(block)
-            head = self._repeat(values) if values is not None else None
-            if head is not None:
-                self._misses = 0
-                return head
+            head = self._head
+            if pattern.read(block, self._values, head.lines):
+                length = self._values[0]
+                if length is None:
+                    return head
+                if length.isdigit() and len(length) <= LENGTH_DIGITS_LIMIT:
+                    head.length = int(length)
+                    return head
             self._misses += 1
             self._pattern = None
         self._block = b""
-        self._head = head = parse_response_head(block)
+        self._head = head = parse_response_head(block[:-2])
         self._block = block
         return head
 
     def _learn(self) -> Pattern:
-        lines = self._block.split(b"\r\n")
-        self._pattern = pattern = Pattern(lines, lambda name: name.lower() in _VOLATILE, b"")
-        self._plan = []
+        """Make the pattern of the last head, and cut its `lines` where values vary."""
+        self._values = [None, None]
+        places: list[tuple[bytes, int, int]] = []
         relayed: list[bytes] = []
         rest = self._head.lines
-        for name in pattern.names:
-            start = name.lower() + b": "
-            at = next((at for at, line in enumerate(rest) if line.startswith(start)), -1)
-            if at >= 0:
-                relayed += [b"".join(rest[:at]) + start, b""]
-                rest = [b"\r\n", *rest[at + 1 :]]
-                at = len(relayed) - 1
-            self._plan.append((start == b"content-length: ", at))
-        self._lines = [*relayed, b"".join(rest)]
-        return pattern
-
-    def _repeat(self, values: list[bytes]) -> ResponseHead | None:
-        lines = self._lines.copy()
-        head = replace(self._head, lines=lines)
-        for value, (is_length, at) in zip(values, self._plan, strict=True):
-            if at >= 0:
-                lines[at] = value
-            elif is_length:
-                if not value.isdigit() or len(value) > LENGTH_DIGITS_LIMIT:
-                    return None
-                head.length = int(value)
-        return head
+        fixed, *lines = self._block[:-2].split(b"\r\n")
+        for line in lines:
+            fixed += b"\r\n"
+            name, _, value = line.partition(b": ")
+            lower = name.lower()
+            if lower not in _VOLATILE or value != value.strip():
+                fixed += line
+                continue
+            piece = -1
+            kept = lower + b": " + value + b"\r\n"
+            if kept in rest:
+                index = rest.index(kept)
+                relayed += [b"".join(rest[:index]) + lower + b": ", value]
+                piece = len(relayed) - 1
+                rest = [b"\r\n", *rest[index + 1 :]]
+            places.append((fixed + name + b": ", 0 if lower == b"content-length" else 1, piece))
+            fixed = b""
+        self._head.lines = [*relayed, b"".join(rest)]
+        return Pattern(places, fixed + b"\r\n")
 
 
 def parse_response_head(block: bytes) -> ResponseHead:

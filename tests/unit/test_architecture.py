@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.proxy",),
     ("gateway.front",),
     ("gateway.downstream", "gateway.admin"),
+    ("gateway.clients",),
     # wiring
     ("gateway.build",),
     ("gateway.worker",),
