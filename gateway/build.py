@@ -28,7 +28,7 @@ from gateway.observe.logs import Level, Log, Stamp
 from gateway.proxy import Proxy
 from gateway.routing.balance import BALANCERS
 from gateway.routing.endpoints import INFERENCE, Body, Endpoint
-from gateway.routing.peer import Peer
+from gateway.routing.peer import Peer, Standing
 from gateway.routing.routes import Group, Policy, Routes
 from gateway.settle import Settler
 from gateway.upstream.discovery import Discovery
@@ -73,7 +73,7 @@ class Gateway:
         self.pools = upstreams.pools
         self.routes = upstreams.routes
         settler = Settler(self.measures, self.lines if level <= Level.INFO else None, stamp)
-        self.proxy = Proxy(self.routes, settler, self.clock)
+        self.proxy = Proxy(self.routes, upstreams.standing, settler, self.clock)
         doors, prefixes = _doors(config, self)
         front = Front(
             doors=doors,
@@ -81,7 +81,6 @@ class Gateway:
             keys=Keys(Keyring(config.auth.keys) if config.auth.enabled else None, config.auth.query_param),
             cors=_cors(config.cors),
             routes=self.routes,
-            proxy=self.proxy,
             settler=settler,
             budget=self.budget,
             clock=self.clock,
@@ -113,6 +112,7 @@ class Upstreams:
         self._measures = measures
         self._log = log
         self._handshakes = asyncio.Semaphore(HANDSHAKES_LIMIT)
+        self.standing = Standing()
         self.backends: list[Backend] = []
         self.pools: list[Pool] = []
         self._unasked: list[tuple[schema.Backend, list[Target]]] = []
@@ -142,7 +142,7 @@ class Upstreams:
     def _mock(self, backend: schema.Backend, endpoints: list[schema.Endpoint]) -> tuple[list[Peer], tuple[str, ...]]:
         mock = MockBackend(backend.name, [endpoint.url for endpoint in endpoints])
         self.backends.append(mock)
-        peers = [Peer(mock, endpoint.url, endpoint.weight) for endpoint in endpoints]
+        peers = [Peer(mock, endpoint.url, endpoint.weight, self.standing) for endpoint in endpoints]
         return peers, mock.models if isinstance(backend.models, str) else ()
 
     def _http(self, backend: schema.Backend, endpoints: list[schema.Endpoint]) -> tuple[list[Peer], tuple[str, ...]]:
@@ -152,7 +152,7 @@ class Upstreams:
         peers = []
         targets = []
         for endpoint in endpoints:
-            peer = Peer(http, endpoint.url, endpoint.weight)
+            peer = Peer(http, endpoint.url, endpoint.weight, self.standing)
             target = self._target(backend, urls.parse(endpoint.url), credentials)
             http.add(peer, target)
             peers.append(peer)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
 
-from gateway.clock import NEVER
+from gateway.clock import NEVER, monotonic_ns
 from protocols.http1.fields import Role
 
 if TYPE_CHECKING:
@@ -48,14 +48,17 @@ def _to(*phases: Phase) -> dict[Phase, Phase]:
     return {phase: phase for phase in phases}
 
 
-#: From -> to -> to. A retry goes back to CONNECTING, or WAITING; SETTLED is terminal. A missing key is a bug, not a fault.
+# Bound once: reading a member from its enum class costs ten times a global (0.13 us).
+ADMITTING, CONNECTING, WAITING, PROBATION, RELAYING, SETTLED = Phase
+
+#: From -> to -> to. A retry goes back to CONNECTING or WAITING; SETTLED is terminal. A missing key is a bug.
 PHASE_MOVES: Final[dict[Phase, dict[Phase, Phase]]] = {
-    Phase.ADMITTING: _to(Phase.CONNECTING, Phase.WAITING, Phase.SETTLED),
-    Phase.CONNECTING: _to(Phase.CONNECTING, Phase.WAITING, Phase.SETTLED),
-    Phase.WAITING: _to(Phase.CONNECTING, Phase.WAITING, Phase.PROBATION, Phase.RELAYING, Phase.SETTLED),
-    Phase.PROBATION: _to(Phase.CONNECTING, Phase.WAITING, Phase.RELAYING, Phase.SETTLED),
-    Phase.RELAYING: _to(Phase.SETTLED),
-    Phase.SETTLED: _to(),
+    ADMITTING: _to(CONNECTING, WAITING, SETTLED),
+    CONNECTING: _to(CONNECTING, WAITING, SETTLED),
+    WAITING: _to(CONNECTING, WAITING, PROBATION, RELAYING, SETTLED),
+    PROBATION: _to(CONNECTING, WAITING, RELAYING, SETTLED),
+    RELAYING: _to(SETTLED),
+    SETTLED: _to(),
 }
 
 
@@ -68,11 +71,11 @@ class Client(Protocol):
     #: True while the connection may live on after this answer; whoever ends the answer by closing sets it False.
     reusable: bool
 
-    def answering(self) -> None:
-        """The answer's first bytes follow."""
+    def begin(self, data: bytes) -> None:
+        """Send the answer's first bytes, its head among them."""
 
     def send(self, data: bytes) -> None:
-        """Queue bytes for the client's socket; a dead socket swallows them."""
+        """Send more; a dead socket swallows it."""
 
     def answered(self) -> None:
         """The answer is complete: go on to the next request, or close."""
@@ -191,7 +194,11 @@ class Attempt(msgspec.Struct, eq=False):
 
     def sent(self) -> None:
         """The request was handed to the peer's connection, whole."""
-        self.steps.sent(self)
+        call = self.call
+        call.phase = PHASE_MOVES[call.phase][WAITING]
+        call.at_sent = self.at_begin if self.reused else monotonic_ns()
+        if call.stream:
+            self.steps.sent(self)
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
         """The final response head came, and its whole body with it. The exchange is over."""
@@ -249,7 +256,7 @@ class Call(msgspec.Struct, eq=False):
     usage_injected: bool = False
     route: Route | None = None
     # progress; deadlines are monotonic seconds
-    phase: Phase = Phase.ADMITTING
+    phase: Phase = ADMITTING
     attempt: Attempt | None = None
     peer: Peer | None = None
     tries: int = 0

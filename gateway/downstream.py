@@ -52,6 +52,8 @@ _KINDS: Final = {
     Wrong.TARGET_TOO_LONG: Kind.TARGET_TOO_LONG,
     Wrong.BODY_TOO_LARGE: Kind.BODY_TOO_LARGE,
 }
+# Bound once: reading a member from its enum class costs ten times a global (0.13 us), here a dozen times a call.
+IDLE, READING, WAITING, ANSWERING, CLOSING, CLOSED = ClientState
 _EXPECT: Final = int(Role.EXPECT)
 
 
@@ -89,7 +91,7 @@ class ClientConnection(asyncio.Protocol):
         # connection
         self._transport: asyncio.Transport | None = None
         self.address = ""
-        self.state = ClientState.IDLE
+        self.state = IDLE
         self.deadline = NEVER
         self._heads = RequestHeads(all.fields)
         self._served = 0
@@ -128,15 +130,15 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             state = self.state
-            if state is ClientState.IDLE:
+            if state is IDLE:
                 self._start = monotonic_ns()
                 self._read_head(data)
-            elif state is ClientState.READING:
+            elif state is READING:
                 if self._decoder is not None:
                     self._read_body(data)
                 else:
                     self._read_head(self._held + data)
-            elif state is ClientState.CLOSING:
+            elif state is CLOSING:
                 self._discard(len(data))
             else:
                 self._hold(data)
@@ -146,7 +148,7 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client's FIN: by default it has left (`server.half_close`)."""
         self._eof = True
-        busy = self.state in (ClientState.WAITING, ClientState.ANSWERING)
+        busy = self.state in (WAITING, ANSWERING)
         if busy and self._all.limits.half_close_serves:
             self.reusable = False
             return True
@@ -157,9 +159,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._call is not None:
             self._left()
-        self.state = (
-            CLIENT_MOVES[self.state][ClientState.CLOSED] if self.state is not ClientState.CLOSED else self.state
-        )
+        self.state = CLIENT_MOVES[self.state][CLOSED] if self.state is not CLOSED else self.state
         self.deadline = NEVER
         self._held = b""
         self._all.open.discard(self)
@@ -178,7 +178,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _read_head(self, data: bytes) -> None:
         """*data* is everything since the last request, and no head in it is complete yet."""
-        while data.startswith(b"\r\n") and self.state is ClientState.IDLE:
+        while data.startswith(b"\r\n") and self.state is IDLE:
             data = data[2:]  # an empty line before a request (RFC 9112 section 2.2)
         limits = self._all.limits
         end = data.find(HEAD_END, self._held_scan)
@@ -228,8 +228,8 @@ class ClientConnection(asyncio.Protocol):
         if len(data) > limits.head:
             self._refuse_head(Fault(Side.CLIENT, Kind.HEAD_TOO_LARGE, "The request head is too large."))
             return
-        if data and self.state is ClientState.IDLE:
-            self.state = CLIENT_MOVES[self.state][ClientState.READING]
+        if data and self.state is IDLE:
+            self.state = CLIENT_MOVES[self.state][READING]
             self.deadline = self._all.clock.now + limits.header_timeout
         self._held = data
         self._held_scan = max(0, len(data) - 3)
@@ -239,8 +239,10 @@ class ClientConnection(asyncio.Protocol):
         limit = everyone.limits.media_body if call.endpoint.media else everyone.limits.body
         if size + call.budget_held > limit:
             return Fault(Side.CLIENT, Kind.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
-        if not everyone.budget.take(size):
+        budget = everyone.budget
+        if budget.used + size > budget.limit:
             return Fault(Side.GATEWAY, Kind.OUT_OF_BUDGET, "Too many request bodies are held; try again soon.")
+        budget.used += size
         call.budget_held += size
         return None
 
@@ -251,8 +253,8 @@ class ClientConnection(asyncio.Protocol):
             fault = self._take_budget(call, request.length)
             if fault is not None:
                 return fault
-        if self.state is ClientState.IDLE:
-            self.state = CLIENT_MOVES[self.state][ClientState.READING]
+        if self.state is IDLE:
+            self.state = CLIENT_MOVES[self.state][READING]
         self._decoder = ChunkedDecoder() if request.chunked else LengthDecoder(request.length)
         self._parts = []
         self._size = self._wire = 0
@@ -288,12 +290,18 @@ class ClientConnection(asyncio.Protocol):
 
     def _complete(self, call: Call, body: bytes) -> None:
         self.deadline = NEVER
-        self.state = CLIENT_MOVES[self.state][ClientState.WAITING]
+        self.state = CLIENT_MOVES[self.state][WAITING]
         call.body = body
         call.bytes_in = len(body)
-        call.at_begin = monotonic_ns() if self._parts else self._start
-        self._parts = []
-        self._all.front.serve(call)
+        if self._parts:
+            self._parts = []
+            call.at_begin = monotonic_ns()
+        else:
+            call.at_begin = self._start
+        if call.operation is None:
+            self._all.proxy.begin(call)
+        else:
+            self._all.front.operate(call)
 
     def _hold(self, data: bytes) -> None:
         """Bytes behind a running call: kept unread, bounded."""
@@ -305,8 +313,9 @@ class ClientConnection(asyncio.Protocol):
 
     # Writing an answer: the face that the relay sees (call.Client).
 
-    def answering(self) -> None:
-        self.state = CLIENT_MOVES[self.state][ClientState.ANSWERING]
+    def begin(self, data: bytes) -> None:
+        self.state = CLIENT_MOVES[self.state][ANSWERING]
+        self.send(data)
 
     def send(self, data: bytes) -> None:
         transport = self._transport
@@ -319,13 +328,13 @@ class ClientConnection(asyncio.Protocol):
 
     def answered(self) -> None:
         self._call = None
-        if self.state is not ClientState.ANSWERING:
+        if self.state is not ANSWERING:
             return
         everyone = self._all
         if not self.reusable or everyone.draining:
             self._close()
             return
-        self.state = CLIENT_MOVES[self.state][ClientState.IDLE]
+        self.state = CLIENT_MOVES[self.state][IDLE]
         self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout
         if self._paused_reading and self._transport is not None:
             self._paused_reading = False
@@ -335,9 +344,9 @@ class ClientConnection(asyncio.Protocol):
 
     def cut(self) -> None:
         self._call = None
-        if self.state in (ClientState.CLOSING, ClientState.CLOSED):
+        if self.state in (CLOSING, CLOSED):
             return
-        self.state = CLIENT_MOVES[self.state][ClientState.CLOSING]
+        self.state = CLIENT_MOVES[self.state][CLOSING]
         self.deadline = self._all.clock.now + LINGER_TIME
         transport = self._transport
         if transport is None:
@@ -355,7 +364,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         """A pipelined request waits in what is held."""
-        if self.state is ClientState.IDLE and self._held:
+        if self.state is IDLE and self._held:
             data, self._held = self._held, b""
             self.data_received(data)
 
@@ -367,7 +376,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         self.reusable = False
-        if self.state is ClientState.IDLE:
+        if self.state is IDLE:
             self._close()
 
     def expired(self, now: float) -> None:
@@ -375,15 +384,15 @@ class ClientConnection(asyncio.Protocol):
         state = self.state
         if self._paused_reading:
             self._look_for_client()
-        elif state is ClientState.IDLE:
+        elif state is IDLE:
             self._close()
-        elif state is ClientState.READING:
+        elif state is READING:
             fault = Fault(Side.CLIENT, Kind.SLOW_REQUEST, "The request did not come in time.", timed_out=True)
             if self._call is not None:
                 self._refuse(self._call, fault, b"")
             else:
                 self._refuse_head(fault)
-        elif state is ClientState.CLOSING and self._transport is not None:
+        elif state is CLOSING and self._transport is not None:
             self.deadline = NEVER
             self._transport.abort()
 
@@ -397,7 +406,7 @@ class ClientConnection(asyncio.Protocol):
     def _refuse_head(self, fault: Fault) -> None:
         """Bytes that are no request: answer, and end the connection."""
         self.reusable = False
-        self.state = CLIENT_MOVES[self.state][ClientState.WAITING]
+        self.state = CLIENT_MOVES[self.state][WAITING]
         self._decoder = None
         self._all.front.refuse_head(self, fault, self._start or monotonic_ns())
 
@@ -412,14 +421,14 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.reusable = False
         self.deadline = NEVER
-        self.state = CLIENT_MOVES[self.state][ClientState.WAITING]
+        self.state = CLIENT_MOVES[self.state][WAITING]
         self._all.front.refuse(call, fault)
 
     def _left(self) -> None:
         """The client is gone: stop its call at once."""
         call, self._call = self._call, None
         assert call is not None
-        if self.state is ClientState.READING:
+        if self.state is READING:
             self._all.front.gone(call)
         else:
             self._all.proxy.gone(call)
@@ -428,7 +437,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Send what is queued, say FIN, and read on for a moment."""
-        self.state = CLIENT_MOVES[self.state][ClientState.CLOSING]
+        self.state = CLIENT_MOVES[self.state][CLOSING]
         self.deadline = self._all.clock.now + LINGER_TIME
         transport = self._transport
         if transport is None:

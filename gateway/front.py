@@ -1,4 +1,4 @@
-"""The front: from a request's head to a Call, and from its whole body to whoever answers it.
+"""The front: from a request's head to a Call, and the answers of the gateway's own operations.
 
 Owns doors, keys, ids, CORS and the operations' answers. It refuses sockets (`gateway.downstream`), the life of a
 relayed call (`gateway.proxy`) and what operations say (`gateway.admin`). One Front is made per worker by
@@ -19,7 +19,6 @@ from gateway.admission.keys import Keyring, Principal
 from gateway.call import Answer, Call, Client, Operation
 from gateway.clock import Clock
 from gateway.errors import Fault, Kind, Side
-from gateway.proxy import Proxy
 from gateway.relay import answer_fault, answer_whole
 from gateway.routing.endpoints import Body, Endpoint
 from gateway.routing.routes import Routes
@@ -95,7 +94,7 @@ class Keys(NamedTuple):
 
 
 class Front:
-    """`open` when a head is complete, `serve` when its body is, `refuse` when either cannot be taken."""
+    """`open` when a head is complete, `operate` when its body is, `refuse` when either cannot be taken."""
 
     def __init__(
         self,
@@ -105,7 +104,6 @@ class Front:
         keys: Keys,
         cors: Cors,
         routes: Routes,
-        proxy: Proxy,
         settler: Settler,
         budget: ByteBudget,
         clock: Clock,
@@ -115,7 +113,6 @@ class Front:
         self._keys = keys
         self._cors = cors
         self._routes = routes
-        self._proxy = proxy
         self._settler = settler
         self._budget = budget
         self._clock = clock
@@ -211,13 +208,10 @@ class Front:
 
     # A body is complete, or never will be.
 
-    def serve(self, call: Call) -> None:
-        """Answer *call*, whose body is complete."""
-        operation = call.operation
-        if operation is None:
-            self._proxy.begin(call)
-            return
-        answer = operation(call)
+    def operate(self, call: Call) -> None:
+        """Let the operation answer *call*, whose body is complete."""
+        assert call.operation is not None
+        answer = call.operation(call)
         if isinstance(answer, Fault):
             self._fault(call, answer)
         else:

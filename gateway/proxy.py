@@ -10,30 +10,37 @@ another looks at `call.phase` or runs last.
 
 from __future__ import annotations
 
-from gateway.call import PHASE_MOVES, Attempt, Call, Phase
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.call import CONNECTING, PHASE_MOVES, PROBATION, RELAYING, SETTLED, Attempt, Call
 from gateway.clock import Clock, monotonic_ns
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.relay import PARTIAL_EVENT_LIMIT, BodySink, EventSink, answer_fault, answer_whole
 from gateway.routing.balance import eligible
 from gateway.routing.endpoints import Body
+from gateway.routing.peer import Peer, Standing
 from gateway.routing.retry import may_retry
 from gateway.routing.routes import Routes
 from gateway.settle import Settler
 from protocols import multipart, sse
 from protocols.http1.fields import Role
 from protocols.http1.response import ResponseHead
-from protocols.openai.body import BodyError, ask_for_usage, decode_fields, flag_field, text_field
+from protocols.openai.body import BodyError, ask_for_usage, decode_fields, model_of, wants_stream
 from protocols.openai.errors import carries_error
 from protocols.openai.usage import usage_of_answer
+
+_JSON: Final = Body.JSON
 
 
 class Proxy:
     """The steps. `begin` is called by the client's connection, the others by the attempt's backend."""
 
-    __slots__ = ("_clock", "_routes", "_settler", "active")
+    __slots__ = ("_clock", "_routes", "_settler", "_standing", "active")
 
-    def __init__(self, routes: Routes, settler: Settler, clock: Clock) -> None:
+    def __init__(self, routes: Routes, standing: Standing, settler: Settler, clock: Clock) -> None:
         self._routes = routes
+        self._standing = standing
         self._settler = settler
         self._clock = clock
         #: Calls that were begun and are not settled.
@@ -53,23 +60,24 @@ class Proxy:
     def _read_body(self, call: Call) -> Fault | None:
         """Find the model, and whether a stream is asked for."""
         kind = call.endpoint.body
-        if kind is Body.ANY:
-            return None
-        if kind is Body.FORM and not _is_json(call):
-            return self._read_form(call)
+        if kind is not _JSON:
+            if kind is Body.ANY:
+                return None
+            if not _is_json(call):
+                return self._read_form(call)
         try:
-            fields = decode_fields(call.body)
+            call.fields = fields = decode_fields(call.body)
         except BodyError as error:
             return Fault(Side.CLIENT, Kind.BAD_JSON, f"The body is not valid JSON: {error}")
         try:
-            call.model = text_field(fields, "model") or ""
+            call.model = model_of(fields)
         except BodyError as error:
             return Fault(Side.CLIENT, Kind.BAD_MODEL, str(error), param="model")
-        try:
-            call.stream = flag_field(fields, "stream")
-        except BodyError as error:
-            return Fault(Side.CLIENT, Kind.BAD_STREAM, str(error), param="stream")
-        call.fields = fields
+        if "stream" in fields:
+            try:
+                call.stream = wants_stream(fields)
+            except BodyError as error:
+                return Fault(Side.CLIENT, Kind.BAD_STREAM, str(error), param="stream")
         return None
 
     def _read_form(self, call: Call) -> Fault | None:
@@ -115,7 +123,9 @@ class Proxy:
         route = call.route
         assert route is not None
         coarse = self._clock.now
-        peers = eligible(route.peers, coarse, call.tried)
+        peers: Sequence[Peer] = route.peers
+        if call.tried or self._standing.doubtful:
+            peers = eligible(peers, coarse, call.tried)
         peer = peers[0] if len(peers) == 1 else route.policy.balancer.pick(peers)
         now = monotonic_ns()
         if not call.at_attempt:
@@ -127,14 +137,12 @@ class Proxy:
 
     def connecting(self, attempt: Attempt) -> None:
         """The attempt has no connection yet."""
-        attempt.call.move(Phase.CONNECTING)
+        attempt.call.move(CONNECTING)
 
     def sent(self, attempt: Attempt) -> None:
-        """The request left; a stream's first byte is waited for from now on."""
+        """A stream's request left: its first byte is waited for from now on."""
         call = attempt.call
-        call.phase = PHASE_MOVES[call.phase][Phase.WAITING]
-        call.at_sent = attempt.at_begin if attempt.reused else monotonic_ns()
-        if call.stream and call.route is not None and call.route.policy.first_byte:
+        if call.route is not None and call.route.policy.first_byte:
             call.deadline = min(call.total_deadline, self._clock.now + call.route.policy.first_byte)
 
     def whole(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
@@ -150,7 +158,7 @@ class Proxy:
         call.at_head = call.at_first = monotonic_ns()
         attempt.response = head
         attempt.peer.state.answered()
-        call.phase = PHASE_MOVES[call.phase][Phase.RELAYING]
+        call.phase = PHASE_MOVES[call.phase][RELAYING]
         call.usage = usage_of_answer(body)
         answer_whole(call, head, body, self._clock.date, attempt.peer.answer_line + _timing(call))
         self._finish_attempt(attempt)
@@ -160,7 +168,7 @@ class Proxy:
     def head(self, attempt: Attempt, head: ResponseHead) -> None:
         """The upstream's verdict. Nothing is told to the client before the first body bytes are sound."""
         call = attempt.call
-        call.move(Phase.PROBATION)
+        call.move(PROBATION)
         call.at_head = monotonic_ns()
         attempt.response = head
         attempt.peer.state.answered()
@@ -222,14 +230,13 @@ class Proxy:
     def _commit(self, attempt: Attempt, head: ResponseHead) -> None:
         """From here on nothing is repeated: the client sees this answer. The request is not needed any more."""
         call = attempt.call
-        call.move(Phase.RELAYING)
+        call.move(RELAYING)
         call.status = head.status
         call.drop_body()
         route = call.route
         idle = route.policy.idle if route is not None and head.is_event_stream else 0.0
         call.idle = idle
         call.deadline = min(call.total_deadline, self._clock.now + idle) if idle else call.total_deadline
-        call.client.answering()
 
     # The end.
 
@@ -238,7 +245,7 @@ class Proxy:
         call = attempt.call
         head = attempt.response
         assert head is not None
-        if call.phase is Phase.PROBATION:
+        if call.phase is PROBATION:
             if head.is_event_stream and head.status < 300:
                 text = "The upstream's stream ended before its first event."
                 self.failed(attempt, Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE))
@@ -255,11 +262,11 @@ class Proxy:
         call = attempt.call
         now = self._clock.now
         # A worn-out connection says nothing about its peer; one that refuses or loses a fresh call cools down.
-        lost = fault.retry in (Retry.UNSENT, Retry.REPEATABLE) and call.phase < Phase.PROBATION
+        lost = fault.retry in (Retry.UNSENT, Retry.REPEATABLE) and call.phase < PROBATION
         if lost and attempt.peer.state.failed(now, attempt.trial):
             self._settler.cooled_down(attempt.peer)
         self._finish_attempt(attempt)
-        if call.phase is Phase.RELAYING:
+        if call.phase is RELAYING:
             assert attempt.sink is not None
             call.fault = fault
             attempt.sink.fail(fault)
@@ -328,7 +335,7 @@ class Proxy:
 
     def crashed(self, call: Call) -> None:
         """A step of *call* raised: a bug of ours, which must not leave anything behind."""
-        if call.phase is not Phase.SETTLED:
+        if call.phase is not SETTLED:
             self._stop(call, Fault(Side.GATEWAY, Kind.INTERNAL, "The gateway failed to serve the call."))
 
     # Deadlines.
@@ -348,7 +355,7 @@ class Proxy:
                 return
         if now >= call.total_deadline:
             text = "The call took longer than its total time."
-        elif call.phase is Phase.RELAYING:
+        elif call.phase is RELAYING:
             text = "The upstream's stream stalled."
         else:
             text = "The upstream did not begin to answer in time."

@@ -75,8 +75,7 @@ def answer_whole(call: Call, head: ResponseHead, body: bytes, date: bytes, more:
         body = b""
     call.status = head.status
     call.bytes_out = len(body)
-    call.client.answering()
-    call.client.send(answer_head(call, head, date, framing, more) + body)
+    call.client.begin(answer_head(call, head, date, framing, more) + body)
 
 
 class BodySink:
@@ -108,7 +107,7 @@ class BodySink:
         start = answer_head(call, head, self._clock.date, framing, more)
         call.bytes_out += len(payload)
         self._window = payload
-        self._client.send(start + chunk(payload) if self._chunked and payload else start + payload)
+        self._client.begin(start + chunk(payload) if self._chunked and payload else start + payload)
 
     def feed(self, payload: bytes, framed: bytes | None = None) -> None:
         if not payload:
@@ -166,7 +165,7 @@ class EventSink:
         framing = _CHUNKED if self._chunked else b""
         start = answer_head(self._call, head, self._clock.date, framing, more + _EVENT_LINES)
         events = self._whole_events(payload)
-        self._client.send(start + self._framed(events) if events else start)
+        self._client.begin(start + self._framed(events) if events else start)
 
     def feed(self, payload: bytes, framed: bytes | None = None) -> None:
         """The usual read, exactly one chunk that ends with a blank line, is written as it came."""

@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
-from gateway.call import Attempt, Call, Phase
+from gateway.call import SETTLED, Attempt, Call
 from gateway.clock import monotonic_ns
 from gateway.errors import Fault
-from gateway.observe.access import AccessLog
+from gateway.observe.access import AccessLog, tame
 from gateway.observe.counters import Counter, Histogram, Measures
 from gateway.observe.logs import Stamp, redact
 from gateway.routing.endpoints import Endpoint
@@ -132,8 +132,8 @@ class Settler:
     def settle(self, call: Call) -> None:
         """The call is over: count it and write its line. A second time is a bug and raises (`Call.move`)."""
         now = monotonic_ns()
-        ending = call.ending
-        call.move(Phase.SETTLED)
+        ending = "--" if call.fault is None else call.ending
+        call.move(SETTLED)
         key = (call.endpoint, call.request.method, call.status)
         counter, latency = self._by_door.get(key) or self._open_door(key)
         counter.value += 1
@@ -145,7 +145,7 @@ class Settler:
         if self._access is not None:
             line = self._line(call, ending, now)
             if self._access.takes_json:
-                self._access.append(self._encode(line))
+                self._access.append(tame(self._encode(line)) + b"\n")
             else:
                 self._access.record(msgspec.structs.asdict(line))
 
@@ -163,7 +163,7 @@ class Settler:
             cached.value += usage.cached
 
     def _line(self, call: Call, ending: str, now: int) -> AccessLine:
-        peer, usage, principal, fault = call.peer, call.usage, call.principal, call.fault
+        peer, usage, principal, fault, route = call.peer, call.usage, call.principal, call.fault, call.route
         begin, attempt, sent, head, first = call.at_begin, call.at_attempt, call.at_sent, call.at_head, call.at_first
         return AccessLine(
             self._stamp(),
@@ -175,7 +175,7 @@ class Settler:
             principal.name if principal is not None else None,
             _METHODS.get(call.request.method, "other"),
             call.endpoint.path,
-            call.model if call.route is not None else str(redact(call.model[:_MODEL_LIMIT])),
+            call.model if route is not None else str(redact(call.model[:_MODEL_LIMIT])),
             peer.backend.name if peer is not None else None,
             peer.url if peer is not None else None,
             call.status,

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 
 class ByteBudget:
-    """Taken as body bytes are announced or arrive, given back when the body is dropped."""
+    """Taken as body bytes are announced or arrive, given back when the body is dropped.
+
+    Who takes compares `used` with `limit` first, and adds to `used` in the same breath (`gateway.downstream`).
+    """
 
     __slots__ = ("limit", "used")
 
@@ -16,15 +19,8 @@ class ByteBudget:
         self.limit = limit
         self.used = 0
 
-    def take(self, size: int) -> bool:
-        """Take *size* bytes; False, and nothing taken, where they are not left."""
-        if self.used + size > self.limit:
-            return False
-        self.used += size
-        return True
-
     def give(self, size: int) -> None:
-        """Give *size* bytes back. Called once for what each `take` took."""
+        """Give *size* bytes back. Called once for what was taken."""
         self.used -= size
         if self.used < 0:
             raise AssertionError("the byte budget fell below zero")

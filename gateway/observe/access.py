@@ -128,13 +128,6 @@ class AccessLog:
         """Whether lines are JSON, so that `append` may be used."""
         return self._form is _json
 
-    def append(self, line: bytes) -> None:
-        """Queue one line of JSON made by the caller, without its line end. Never raises and never waits."""
-        if len(line) > LINE_LIMIT:
-            self._dropped.value += 1
-            return
-        self._queue((line if line.isascii() else UNRULY.sub(_spelt, line)) + b"\n")
-
     def record(self, fields: Mapping[str, object]) -> None:
         """Queue one line. Never raises and never waits; texts from outside need no escaping by the caller."""
         try:
@@ -143,9 +136,10 @@ class AccessLog:
             # A value without a text. No call may fail for its log line; the counter tells.
             self._dropped.value += 1
             return
-        self._queue(line)
+        self.append(line)
 
-    def _queue(self, line: bytes) -> None:
+    def append(self, line: bytes) -> None:
+        """Queue one line that is made already, with its line end. Never raises and never waits."""
         taken = self._taken + len(line)
         if taken - self._done > self._room:
             self._dropped.value += 1
@@ -204,6 +198,11 @@ def _piece(batch: deque[bytes]) -> bytes:
     return b"".join(lines)
 
 
+def tame(line: bytes) -> bytes:
+    """*line*, which is JSON, with the characters escaped that would break or turn it on a screen."""
+    return line if line.isascii() else UNRULY.sub(_spelt, line)
+
+
 def _json(fields: Mapping[str, object]) -> bytes:
     """One line of JSON. Bytes are shown as text; a text that JSON cannot hold is repaired, not refused."""
     try:
@@ -212,7 +211,7 @@ def _json(fields: Mapping[str, object]) -> bytes:
         line = orjson.dumps(_tamed(fields), None, orjson.OPT_APPEND_NEWLINE)
     if len(line) > LINE_LIMIT:
         line = orjson.dumps(_tamed(fields), None, orjson.OPT_APPEND_NEWLINE)
-    return line if line.isascii() else UNRULY.sub(_spelt, line)
+    return tame(line)
 
 
 def _pretty(fields: Mapping[str, object]) -> bytes:

@@ -16,6 +16,15 @@ COOL_DOWN: Final = 1.0
 COOL_DOWN_LIMIT: Final = 30.0
 
 
+class Standing:
+    """How all peers of a worker stand, in one number: while none is doubtful, nobody has to be skipped."""
+
+    __slots__ = ("doubtful",)
+
+    def __init__(self) -> None:
+        self.doubtful = 0
+
+
 class PeerState:
     """What is observed of one peer.
 
@@ -23,9 +32,11 @@ class PeerState:
     peer that fails at once is always the least busy and would draw every call (RELIABILITY's black hole).
     """
 
-    __slots__ = ("failures", "in_flight", "proven", "retry_at", "turn")
+    __slots__ = ("_standing", "failures", "in_flight", "proven", "retry_at", "turn")
 
-    def __init__(self) -> None:
+    def __init__(self, standing: Standing) -> None:
+        self._standing = standing
+        standing.doubtful += 1
         self.in_flight = 0
         self.proven = False
         #: Failures in a row, counted once per cool-down.
@@ -54,8 +65,10 @@ class PeerState:
 
     def answered(self) -> None:
         """The peer sent a response head: it is there."""
-        self.proven = True
-        self.failures = 0
+        if not self.proven:
+            self.proven = True
+            self.failures = 0
+            self._standing.doubtful -= 1
 
     def failed(self, now: float, trial: bool) -> bool:
         """The peer refused a connection or lost a call before its head; True where a cool-down begins.
@@ -64,7 +77,9 @@ class PeerState:
         """
         if not self.proven and not trial:
             return False
-        self.proven = False
+        if self.proven:
+            self.proven = False
+            self._standing.doubtful += 1
         self.failures += 1
         self.retry_at = now + self._cool_down(self.failures - 1)
         return True
@@ -83,13 +98,13 @@ class Peer:
 
     __slots__ = ("answer_line", "backend", "state", "url", "weight")
 
-    def __init__(self, backend: Backend, url: str, weight: int = 1) -> None:
+    def __init__(self, backend: Backend, url: str, weight: int, standing: Standing) -> None:
         self.backend = backend
         self.url = url
         #: What an answer's head says about where it came from.
         self.answer_line = b"x-upstream: " + backend.name.encode("latin-1", "replace") + b"\r\n"
         self.weight = weight
-        self.state = PeerState()
+        self.state = PeerState(standing)
 
     def __repr__(self) -> str:
         return f"<Peer {self.backend.name} {self.url} {self.state!r}>"

@@ -17,7 +17,7 @@ def may_retry(call: Call, fault: Fault) -> bool:
     |-------------|------------------------------------------------|---------------------------------------------------|
     | UNSENT      | no byte reached the peer                       | up to the route's `tries`, any endpoint           |
     | REUSED      | lost on a reused connection before any answer  | once more and beyond `tries`, if repeatable       |
-    | REPEATABLE  | sent, and no usable answer                     | no: a policy that repeats generations is not built |
+    | REPEATABLE  | sent, and no usable answer                     | no                                                |
     | NEVER       | the request is at fault, or the answer begun   | no                                                |
 
     An endpoint is repeatable if it only generates, or if the client sent an Idempotency-Key.

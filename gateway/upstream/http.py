@@ -103,7 +103,8 @@ class HttpBackend:
 
     def begin(self, call: Call, attempt: Attempt) -> None:
         target = self._targets[attempt.peer]
-        connection = target.pool.take_nowait()
+        # After one worn-out connection the others of its age may be worn out too: the second try gets a fresh one.
+        connection = target.pool.take_nowait() if not call.lost_reused else None
         if connection is not None:
             attempt.reused = True
             connection.send(attempt, self._request(call, target))

@@ -76,7 +76,7 @@ class Pool:
         idle = self.idle
         while idle:
             connection = idle.pop()
-            if connection.is_usable(self._clock.now):
+            if self._clock.now < connection.stale_at and not connection.is_closing():
                 return connection
             connection.abort()
         return None
@@ -134,7 +134,7 @@ class Pool:
 
     def sweep(self, now: float) -> None:
         """Close idle connections that are too old to be reused."""
-        for connection in [connection for connection in self.idle if not connection.is_usable(now)]:
+        for connection in [connection for connection in self.idle if now >= connection.stale_at]:
             connection.abort()
 
     def close(self) -> None:

@@ -15,12 +15,12 @@ from typing import Final
 #: Heads in a row that did not fit: the peer does not repeat itself, and learning its heads is wasted.
 MISSES_LIMIT: Final = 8
 
-#: What a value may be made of for the pattern to be trusted; any other byte sends the head to the parser.
-_PLAIN: Final = bytes(range(0x20, 0x7F))
-
 
 class Pattern:
-    """A head as fixed parts with a value after each, and a last fixed part."""
+    """A head as fixed parts with a value after each, and a last fixed part.
+
+    A value must be printable ASCII for the pattern to be trusted; with any other byte the head goes to the parser.
+    """
 
     __slots__ = ("_places", "_rest")
 
@@ -42,7 +42,7 @@ class Pattern:
             at += size
             end = block.find(b"\r\n", at)
             value = block[at:end]
-            if value.translate(None, _PLAIN):
+            if not value.isascii() or not value.decode("ascii").isprintable():
                 return False
             values[index] = value
             if piece >= 0:

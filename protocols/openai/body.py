@@ -49,7 +49,7 @@ _counter: Final = _Counter()
 _decoder: Final = msgspec.json.Decoder(Fields)
 _counting_decoder: Final = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=_counter.key)
 _encoder: Final = msgspec.json.Encoder()
-_text_decoder: Final = msgspec.json.Decoder(str)
+_decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 def decode_fields(body: bytes) -> Fields:
@@ -76,28 +76,25 @@ def join_fields(fields: Fields) -> bytes:
     return _encoder.encode(fields)
 
 
-def text_field(fields: Fields, key: str) -> str | None:
-    """The text value of *key*; None where it is missing. Raises `BodyError` for another type."""
-    value = fields.get(key)
+def model_of(fields: Fields) -> str:
+    """The model that the request names; empty where it names none. Raises `BodyError` for another type."""
+    value = fields.get("model")
     if value is None:
-        return None
+        return ""
     try:
-        return _text_decoder.decode(value)
+        return _decode_text(value)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise BodyError(f"'{key}' must be a string") from None
+        raise BodyError("'model' must be a string") from None
 
 
-def flag_field(fields: Fields, key: str) -> bool:
-    """The boolean value of *key*; False where it is missing or null. Raises `BodyError` for another type."""
-    value = fields.get(key)
-    if value is None:
-        return False
-    text = bytes(value)
+def wants_stream(fields: Fields) -> bool:
+    """Whether `stream` is true; false and null are False. Raises `BodyError` for another type."""
+    text = bytes(fields["stream"]) if "stream" in fields else b"false"
     if text == b"true":
         return True
     if text in (b"false", b"null"):
         return False
-    raise BodyError(f"'{key}' must be true or false")
+    raise BodyError("'stream' must be true or false")
 
 
 def ask_for_usage(fields: Fields) -> bool:

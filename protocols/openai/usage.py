@@ -21,10 +21,10 @@ class _Details(msgspec.Struct):
 
 
 class _WireUsage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
     prompt_tokens_details: _Details | None = None
     input_tokens_details: _Details | None = None
 
@@ -43,25 +43,12 @@ _answer_decoder: Final = msgspec.json.Decoder(_Answer)
 _chunk_decoder: Final = msgspec.json.Decoder(_Chunk)
 
 
-class Usage:
+class Usage(msgspec.Struct):
     """Tokens of one call, as the backend counted them."""
 
-    __slots__ = ("cached", "completion", "prompt")
-
-    def __init__(self, prompt: int, completion: int, cached: int = 0) -> None:
-        self.prompt = prompt
-        self.completion = completion
-        self.cached = cached
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Usage):
-            return NotImplemented
-        return (self.prompt, self.completion, self.cached) == (other.prompt, other.completion, other.cached)
-
-    __hash__ = None  # type: ignore[assignment]  # mutable value, compared in tests
-
-    def __repr__(self) -> str:
-        return f"Usage(prompt={self.prompt}, completion={self.completion}, cached={self.cached})"
+    prompt: int
+    completion: int
+    cached: int = 0
 
 
 def usage_of_answer(body: bytes) -> Usage | None:
@@ -112,8 +99,5 @@ def usage_of_chunk(data: bytes) -> tuple[Usage | None, bool]:
 
 def _from_wire(wire: _WireUsage) -> Usage:
     details = wire.prompt_tokens_details or wire.input_tokens_details
-    return Usage(
-        wire.prompt_tokens or wire.input_tokens or 0,
-        wire.completion_tokens or wire.output_tokens or 0,
-        (details.cached_tokens or 0) if details else 0,
-    )
+    cached = details.cached_tokens or 0 if details is not None else 0
+    return Usage(wire.prompt_tokens or wire.input_tokens, wire.completion_tokens or wire.output_tokens, cached)

@@ -251,7 +251,7 @@ def judge_upstream(calls: list[Call], upstream: Upstream, record: Callable[[str,
             upstream.ledger.wait(partial(all_aborted, requests), f"the abort of {call}")
     for deed in sorted(ENDLESS):
         told = abort_delays([call for call in calls if call.deed == deed], seen)
-        print(f"\n{deed}: {len(told)} aborts, the slowest {told[-1] * 1e3:.1f} ms", end="")
+        print(f"\n{deed}: {len(told)} aborts, the slowest {max(told, default=0) * 1e3:.1f} ms", end="")
     delays = abort_delays(calls, seen)
     p99 = delays[int(len(delays) * 0.99)]
     record("abort_p99_ms", round(p99 * 1000, 1))
