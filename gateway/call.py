@@ -247,7 +247,6 @@ class Call(msgspec.Struct, eq=False):
     at_start: int
     # the request's body, held within the budget until the commit point
     body: bytes = b""
-    bytes_in: int = 0
     budget_held: int = 0
     # found by proxy.begin
     fields: Fields | None = None
@@ -269,6 +268,7 @@ class Call(msgspec.Struct, eq=False):
     status: int = 0
     fault: Fault | None = None
     usage: Usage | None = None
+    bytes_in: int = 0
     bytes_out: int = 0
     events: int = 0
     at_begin: int = 0

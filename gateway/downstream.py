@@ -24,7 +24,7 @@ from protocols.http1.response import HEAD_END
 from protocols.http1.state import CLIENT_MOVES, ClientState
 
 if TYPE_CHECKING:
-    from gateway.clients import Clients, Limits
+    from gateway.clients import Clients
 
 #: Bytes a client may pipeline behind a running call before its socket is no longer read.
 HELD_LIMIT: Final = 64 << 10
@@ -54,6 +54,7 @@ _KINDS: Final = {
 }
 # Bound once: reading a member from its enum class costs ten times a global (0.13 us), here a dozen times a call.
 IDLE, READING, WAITING, ANSWERING, CLOSING, CLOSED = ClientState
+_CR: Final = 13
 _EXPECT: Final = int(Role.EXPECT)
 
 
@@ -70,10 +71,10 @@ class ClientConnection(asyncio.Protocol):
         "_heads",
         "_held",
         "_held_scan",
+        "_left",
         "_parts",
         "_paused_reading",
         "_paused_writing",
-        "_served",
         "_size",
         "_start",
         "_transport",
@@ -94,7 +95,8 @@ class ClientConnection(asyncio.Protocol):
         self.state = IDLE
         self.deadline = NEVER
         self._heads = RequestHeads(all.fields)
-        self._served = 0
+        #: Requests that it may still bring.
+        self._left = all.limits.keepalive_requests
         self._held = b""
         self._held_scan = 0
         self._eof = False
@@ -153,12 +155,12 @@ class ClientConnection(asyncio.Protocol):
             self.reusable = False
             return True
         if self._call is not None:
-            self._left()
+            self._gone()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._call is not None:
-            self._left()
+            self._gone()
         self.state = CLIENT_MOVES[self.state][CLOSED] if self.state is not CLOSED else self.state
         self.deadline = NEVER
         self._held = b""
@@ -178,35 +180,33 @@ class ClientConnection(asyncio.Protocol):
 
     def _read_head(self, data: bytes) -> None:
         """*data* is everything since the last request, and no head in it is complete yet."""
-        while data.startswith(b"\r\n") and self.state is IDLE:
-            data = data[2:]  # an empty line before a request (RFC 9112 section 2.2)
-        limits = self._all.limits
-        end = data.find(HEAD_END, self._held_scan)
-        if end < 0 or end > limits.head:
-            self._wait_for_head(data, limits)
+        if data[0] == _CR and self.state is IDLE:
+            data = _after_empty_lines(data)
+        everyone = self._all
+        end = data.find(HEAD_END, self._held_scan) + 4
+        if end < 4 or end > everyone.limits.head:
+            self._wait_for_head(data)
             return
-        self._held = b""
-        self._held_scan = 0
+        if self._held_scan:
+            self._held = b""
+            self._held_scan = 0
         try:
-            request = self._heads.read(data[: end + 4])
+            request = self._heads.read(data[:end])
         except WireError as error:
             self._refuse_head(Fault(Side.CLIENT, _KINDS[error.kind], f"Bad request: {error}."))
             return
-        everyone = self._all
-        self._served += 1
+        self._left -= 1
         self.chunked = request.http_1_1
-        self.reusable = (
-            request.keep_alive and not everyone.draining and not self._eof and self._served < limits.keepalive_requests
-        )
-        call, fault = everyone.front.open(self, request, self._start)
-        self._call = call
-        if fault is None and not request.chunked and len(data) - end - 4 == request.length:
+        self.reusable = request.keep_alive and self._left > 0
+        self._call, fault = everyone.front.open(self, request, self._start)
+        length = request.length
+        if fault is None and len(data) - end == length and not request.chunked:
             # The usual case: one request, whole, in one read.
-            fault = self._take_budget(call, request.length) if request.length else None
+            fault = self._take_budget(self._call, length) if length else None
             if fault is None:
-                self._complete(call, data[end + 4 :])
+                self._complete(self._call, data[end:])
                 return
-        self._go_on(call, fault, data[end + 4 :])
+        self._go_on(self._call, fault, data[end:])
 
     def _go_on(self, call: Call, fault: Fault | None, rest: bytes) -> None:
         """The head is read, but the request did not come alone in one read, or cannot be served."""
@@ -224,7 +224,8 @@ class ClientConnection(asyncio.Protocol):
         elif rest:
             self._read_body(rest)
 
-    def _wait_for_head(self, data: bytes, limits: Limits) -> None:
+    def _wait_for_head(self, data: bytes) -> None:
+        limits = self._all.limits
         if len(data) > limits.head:
             self._refuse_head(Fault(Side.CLIENT, Kind.HEAD_TOO_LARGE, "The request head is too large."))
             return
@@ -235,11 +236,11 @@ class ClientConnection(asyncio.Protocol):
         self._held_scan = max(0, len(data) - 3)
 
     def _take_budget(self, call: Call, size: int) -> Fault | None:
-        everyone = self._all
-        limit = everyone.limits.media_body if call.endpoint.media else everyone.limits.body
+        limits = self._all.limits
+        limit = limits.media_body if call.endpoint.media else limits.body
         if size + call.budget_held > limit:
             return Fault(Side.CLIENT, Kind.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
-        budget = everyone.budget
+        budget = call.budget
         if budget.used + size > budget.limit:
             return Fault(Side.GATEWAY, Kind.OUT_OF_BUDGET, "Too many request bodies are held; try again soon.")
         budget.used += size
@@ -424,7 +425,7 @@ class ClientConnection(asyncio.Protocol):
         self.state = CLIENT_MOVES[self.state][WAITING]
         self._all.front.refuse(call, fault)
 
-    def _left(self) -> None:
+    def _gone(self) -> None:
         """The client is gone: stop its call at once."""
         call, self._call = self._call, None
         assert call is not None
@@ -461,4 +462,11 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
 
     def __repr__(self) -> str:
-        return f"<ClientConnection {self.state.name} {self.address} served={self._served}>"
+        return f"<ClientConnection {self.state.name} {self.address} left={self._left}>"
+
+
+def _after_empty_lines(data: bytes) -> bytes:
+    """*data* without the empty lines that may come before a request (RFC 9112 section 2.2)."""
+    while data.startswith(b"\r\n"):
+        data = data[2:]
+    return data

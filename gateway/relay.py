@@ -32,27 +32,16 @@ _EVENT_LINES: Final = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 def answer_head(call: Call, head: ResponseHead, date: bytes, framing: bytes, more: bytes = b"") -> bytes:
     """The head of an answer to *call*: *head*'s lines, the gateway's own, and the framing of the body."""
-    connection = b""
-    if not call.client.reusable:
-        connection = _CLOSE
-    elif not call.request.http_1_1:
-        connection = _KEEP
-    return b"".join(
-        (
-            STATUS_LINES[head.status],
-            *head.lines,
-            date,
-            b"x-request-id: ",
-            call.id,
-            b"\r\nx-trace-id: ",
-            call.trace,
-            b"\r\n",
-            call.cors,
-            more,
-            connection,
-            framing,
-            b"\r\n",
-        )
+    return b"%b%b%bx-request-id: %b\r\nx-trace-id: %b\r\n%b%b%b%b\r\n" % (
+        STATUS_LINES[head.status],
+        b"".join(head.lines),
+        date,
+        call.id,
+        call.trace,
+        call.cors,
+        more,
+        b"" if call.client.reusable and call.request.http_1_1 else _KEEP if call.client.reusable else _CLOSE,
+        framing,
     )
 
 

@@ -13,11 +13,12 @@ import msgspec
 from gateway.call import SETTLED, Attempt, Call
 from gateway.clock import monotonic_ns
 from gateway.errors import Fault
-from gateway.observe.access import AccessLog, tame
-from gateway.observe.counters import Counter, Histogram, Measures
+from gateway.observe.access import AccessLog
+from gateway.observe.counters import OTHER, Counter, Histogram, Measures
 from gateway.observe.logs import Stamp, redact
 from gateway.routing.endpoints import Endpoint
 from gateway.routing.peer import Peer
+from protocols.openai.usage import Usage
 
 #: Methods that get a label of their own; clients choose the others.
 _METHODS: Final = {
@@ -87,7 +88,6 @@ class Settler:
     __slots__ = (
         "_access",
         "_by_door",
-        "_encode",
         "_endings",
         "_measures",
         "_overhead",
@@ -100,7 +100,6 @@ class Settler:
         self._measures = measures
         self._access = access
         self._stamp = stamp
-        self._encode = msgspec.json.Encoder().encode
         self._overhead = measures.overhead
         # Children that were looked up before; bounded, because doors, statuses, models and backends are.
         self._by_door: dict[tuple[Endpoint, bytes, int], tuple[Counter, Histogram]] = {}
@@ -141,26 +140,26 @@ class Settler:
         counter = self._endings.get(ending) or self._open_ending(ending)
         counter.value += 1
         if call.at_first:
-            self._count_answer(call)
+            self._overhead.observe((call.at_attempt - call.at_begin) * _SECONDS)
+            if call.events:
+                self._count_stream(call)
+            if call.usage is not None:
+                self._count_tokens(call, call.usage)
         if self._access is not None:
-            line = self._line(call, ending, now)
-            if self._access.takes_json:
-                self._access.append(tame(self._encode(line)) + b"\n")
-            else:
-                self._access.record(msgspec.structs.asdict(line))
+            self._access.add(self._line(call, ending, now))
 
-    def _count_answer(self, call: Call) -> None:
-        self._overhead.observe((call.at_attempt - call.at_begin) * _SECONDS)
-        if call.events and call.peer is not None:
+    def _count_stream(self, call: Call) -> None:
+        if call.peer is not None:
             cells = self._upstreams[call.peer.backend.name]
             cells.chunks.value += call.events
             cells.first_token.observe((call.at_first - call.at_begin) * _SECONDS)
-        usage, route = call.usage, call.route
-        if usage is not None and route is not None:
-            prompt, completion, cached = self._tokens.get(route.label) or self._open_tokens(route.label)
-            prompt.value += usage.prompt
-            completion.value += usage.completion
-            cached.value += usage.cached
+
+    def _count_tokens(self, call: Call, usage: Usage) -> None:
+        label = call.route.label if call.route is not None else OTHER
+        prompt, completion, cached = self._tokens.get(label) or self._open_tokens(label)
+        prompt.value += usage.prompt
+        completion.value += usage.completion
+        cached.value += usage.cached
 
     def _line(self, call: Call, ending: str, now: int) -> AccessLine:
         peer, usage, principal, fault, route = call.peer, call.usage, call.principal, call.fault, call.route

@@ -38,22 +38,21 @@ class Target:
     *base* is the endpoint's path; *credentials* are whole lines ("authorization: Bearer ... CRLF").
     """
 
-    __slots__ = ("_base", "_lines", "_starts", "pool")
+    __slots__ = ("_base", "_lines", "pool", "starts")
 
     def __init__(self, pool: Pool, host: str, base: str, credentials: bytes) -> None:
         self.pool = pool
         self._base = base.rstrip("/").encode("latin-1")
         # The answer is looked into for usage, and compressed events cannot be relayed by their borders.
         self._lines = b"host: " + host.encode("ascii") + b"\r\naccept-encoding: identity\r\n" + credentials
-        self._starts: dict[tuple[bytes, bytes], bytes] = {}
+        #: Beginnings made before, by method and path.
+        self.starts: dict[tuple[bytes, bytes], bytes] = {}
 
     def start(self, method: bytes, path: bytes) -> bytes:
-        """The head's constant beginning: request line, Host, credentials."""
-        start = self._starts.get((method, path))
-        if start is None:
-            start = method + b" " + self._path(path) + b" HTTP/1.1\r\n" + self._lines
-            if len(self._starts) < STARTS_LIMIT:
-                self._starts[(method, path)] = start
+        """The head's constant beginning: request line, Host, credentials. Kept in `starts`."""
+        start = method + b" " + self._path(path) + b" HTTP/1.1\r\n" + self._lines
+        if len(self.starts) < STARTS_LIMIT:
+            self.starts[method, path] = start
         return start
 
     def _path(self, path: bytes) -> bytes:
@@ -149,19 +148,25 @@ class HttpBackend:
         request = call.request
         path = self._path_and_query(request) if request.query else request.path
         route = call.route
-        if call.fields is not None and (route is None or route.renames is None):
-            body = join_fields(call.fields)
-        else:
+        fields = call.fields
+        if route is None or route.renames is not None or fields is None:
             body = self._body(call)
-        parts = [target.start(request.method, path), *request.forward]
-        if request.special[_CONTENT_TYPE] is None and call.fields is not None:
-            parts.append(b"content-type: application/json\r\n")
-        parts += (b"x-request-id: ", call.id, b"\r\nx-trace-id: ", call.trace)
-        if body or request.method in _WITH_BODY:
-            parts += (b"\r\ncontent-length: %d\r\n\r\n" % len(body), body)
         else:
-            parts.append(b"\r\n\r\n")
-        return b"".join(parts)
+            body = join_fields(fields)
+        start = target.starts.get((request.method, path)) or target.start(request.method, path)
+        lines = b"".join(request.forward)
+        if fields is not None and request.special[_CONTENT_TYPE] is None:
+            lines += b"content-type: application/json\r\n"
+        if not body and request.method not in _WITH_BODY:
+            return b"%b%bx-request-id: %b\r\nx-trace-id: %b\r\n\r\n" % (start, lines, call.id, call.trace)
+        return b"%b%bx-request-id: %b\r\nx-trace-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+            start,
+            lines,
+            call.id,
+            call.trace,
+            len(body),
+            body,
+        )
 
     def _path_and_query(self, request: Request) -> bytes:
         query = request.query

@@ -156,6 +156,29 @@ def test_while_paused_because_the_client_does_not_read(
     assert gateway.wait_call(request_id=client.id)["ending"] == "CD"
 
 
+@leaving
+@streaming
+def test_while_the_client_is_not_read_because_it_sent_too_much(
+    connect: Connect, upstream: Upstream, gateway: Gateway, leave: Leave, stream: bool
+) -> None:
+    """A socket that is not read tells neither of a FIN nor of a reset: somebody has to look."""
+
+    def script(x: Exchange) -> None:
+        if stream:
+            x.send(answers.sse_head() + answers.chunk(answers.chat_events(1)[0]))
+        x.await_abort()
+
+    upstream.answer = script
+    client = connect()
+    client.chat(stream=stream)
+    upstream.ledger.wait_requests(1)
+    client.send(build_request("POST", CHAT, chat_request()) * 1000)
+    leave(client)
+    upstream.ledger.wait_abort(1.0)
+    assert gateway.wait_call(request_id=client.id)["ending"][0] == "C"
+    assert len(upstream.requests) == 1
+
+
 def test_every_abort_is_counted_and_no_peer_is_blamed(connect: Connect, upstream: Upstream, gateway: Gateway) -> None:
     """Were the peer blamed, the calls after it would meet a cool-down."""
     before = gateway.metrics()
