@@ -80,6 +80,9 @@ class Client(Protocol):
     def answered(self) -> None:
         """The answer is complete: go on to the next request, or close."""
 
+    def crashed(self) -> None:
+        """A step raised: say so if nothing was said yet, and close."""
+
     def cut(self) -> None:
         """The answer is broken: end the connection so that the client cannot take it for complete."""
 
@@ -138,6 +141,7 @@ class Receiver(Protocol):
     def feed(self, payload: bytes, framed: bytes | None = None) -> None: ...
     def end(self) -> None: ...
     def fail(self, fault: Fault) -> None: ...
+    def crashed(self) -> None: ...
 
 
 class Backend(Protocol):
@@ -166,6 +170,7 @@ class Lifecycle(Protocol):
     def head(self, attempt: Attempt, head: ResponseHead) -> None: ...
     def first(self, attempt: Attempt, payload: bytes) -> None: ...
     def end(self, attempt: Attempt) -> None: ...
+    def crashed(self, call: Call) -> None: ...
     def failed(self, attempt: Attempt, fault: Fault) -> None: ...
 
 
@@ -222,6 +227,11 @@ class Attempt(msgspec.Struct, eq=False):
     def fail(self, fault: Fault) -> None:
         """The exchange broke; the peer's connection is already given up."""
         self.steps.failed(self, fault)
+
+    def crashed(self) -> None:
+        """A step raised: a bug of ours. The exchange is already given up."""
+        self.exchange = None
+        self.steps.crashed(self.call)
 
     def __repr__(self) -> str:
         return f"<Attempt at {self.peer.url}>"

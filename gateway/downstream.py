@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway.call import Call
 from gateway.clock import NEVER, monotonic_ns
-from gateway.errors import Fault, Kind, Side
-from protocols.http1.errors import WireError, Wrong
+from gateway.errors import WRONG_KINDS, Fault, Kind, Side
+from gateway.intake import BodyIntake, take_budget
+from gateway.relay import LAST_WORDS
+from protocols.http1.errors import WireError
 from protocols.http1.fields import Role
-from protocols.http1.framing import ChunkedDecoder, Decoder, LengthDecoder
 from protocols.http1.request import RequestHeads
 from protocols.http1.response import HEAD_END
 from protocols.http1.state import CLIENT_MOVES, ClientState
@@ -39,19 +40,6 @@ LINGER_LIMIT: Final = 1 << 20
 #: TCP states in which the other side has sent its FIN or RST (include/net/tcp_states.h): CLOSE, CLOSE_WAIT, LAST_ACK.
 _LEFT: Final = frozenset({7, 8, 9})
 
-_KINDS: Final = {
-    Wrong.BAD_FRAMING: Kind.BAD_REQUEST,
-    Wrong.BAD_HEAD: Kind.BAD_REQUEST,
-    Wrong.BAD_HOST: Kind.BAD_REQUEST,
-    Wrong.DUPLICATE_FIELD: Kind.BAD_REQUEST,
-    Wrong.BAD_METHOD: Kind.BAD_METHOD,
-    Wrong.BAD_VERSION: Kind.BAD_VERSION,
-    Wrong.BAD_TRANSFER_CODING: Kind.BAD_TRANSFER_CODING,
-    Wrong.BAD_EXPECTATION: Kind.BAD_EXPECTATION,
-    Wrong.HEAD_TOO_LARGE: Kind.HEAD_TOO_LARGE,
-    Wrong.TARGET_TOO_LONG: Kind.TARGET_TOO_LONG,
-    Wrong.BODY_TOO_LARGE: Kind.BODY_TOO_LARGE,
-}
 # Bound once: reading a member from its enum class costs ten times a global (0.13 us), here a dozen times a call.
 IDLE, READING, WAITING, ANSWERING, CLOSING, CLOSED = ClientState
 _CR: Final = 13
@@ -65,20 +53,16 @@ class ClientConnection(asyncio.Protocol):
         "_all",
         "_body",
         "_call",
-        "_decoder",
         "_discarded",
         "_eof",
         "_heads",
         "_held",
         "_held_scan",
         "_left",
-        "_parts",
         "_paused_reading",
         "_paused_writing",
-        "_size",
         "_start",
         "_transport",
-        "_wire",
         "address",
         "chunked",
         "deadline",
@@ -108,10 +92,7 @@ class ClientConnection(asyncio.Protocol):
         self.reusable = True
         self._call: Call | None = None
         self._start = 0
-        self._decoder: Decoder | None = None
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._wire = 0
+        self._body: BodyIntake | None = None
 
     # The loop's callbacks.
 
@@ -136,7 +117,7 @@ class ClientConnection(asyncio.Protocol):
                 self._start = monotonic_ns()
                 self._read_head(data)
             elif state is READING:
-                if self._decoder is not None:
+                if self._body is not None:
                     self._read_body(data)
                 else:
                     self._read_head(self._held + data)
@@ -145,7 +126,7 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self._hold(data)
         except Exception as error:  # an error here must not pass for a fault of the transport
-            self._crashed(error)
+            self._raised(error)
 
     def eof_received(self) -> bool:
         """The client's FIN: by default it has left (`server.half_close`)."""
@@ -193,7 +174,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             request = self._heads.read(data[:end])
         except WireError as error:
-            self._refuse_head(Fault(Side.CLIENT, _KINDS[error.kind], f"Bad request: {error}."))
+            self._refuse_head(Fault(Side.CLIENT, WRONG_KINDS[error.kind], f"Bad request: {error}."))
             return
         self._left -= 1
         self.chunked = request.http_1_1
@@ -202,27 +183,29 @@ class ClientConnection(asyncio.Protocol):
         length = request.length
         if fault is None and len(data) - end == length and not request.chunked:
             # The usual case: one request, whole, in one read.
-            fault = self._take_budget(self._call, length) if length else None
+            fault = take_budget(self._call, length, self._body_limit(self._call)) if length else None
             if fault is None:
-                self._complete(self._call, data[end:])
+                self._complete(self._call, data[end:], self._start)
                 return
+            self._refuse(self._call, fault, data[end:])
+            return
         self._go_on(self._call, fault, data[end:])
 
     def _go_on(self, call: Call, fault: Fault | None, rest: bytes) -> None:
         """The head is read, but the request did not come alone in one read, or cannot be served."""
         request = call.request
-        if fault is None and not request.chunked and len(rest) > request.length:
-            fault = self._take_budget(call, request.length) if request.length else None
-            if fault is None:
-                self._held = rest[request.length :]
-                self._complete(call, rest[: request.length])
-                return
-        if fault is None:
-            fault = self._begin_body(call)
+        limit = self._body_limit(call)
+        if fault is None and request.length and not request.chunked:
+            fault = take_budget(call, request.length, limit)
         if fault is not None:
             self._refuse(call, fault, rest)
-        elif rest:
-            self._read_body(rest)
+        elif not request.chunked and len(rest) >= request.length:
+            self._held = rest[request.length :]
+            self._complete(call, rest[: request.length], self._start)
+        else:
+            self._begin_body(call, limit)
+            if rest:
+                self._read_body(rest)
 
     def _wait_for_head(self, data: bytes) -> None:
         limits = self._all.limits
@@ -235,70 +218,39 @@ class ClientConnection(asyncio.Protocol):
         self._held = data
         self._held_scan = max(0, len(data) - 3)
 
-    def _take_budget(self, call: Call, size: int) -> Fault | None:
+    def _body_limit(self, call: Call) -> int:
         limits = self._all.limits
-        limit = limits.media_body if call.endpoint.media else limits.body
-        if size + call.budget_held > limit:
-            return Fault(Side.CLIENT, Kind.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
-        budget = call.budget
-        if budget.used + size > budget.limit:
-            return Fault(Side.GATEWAY, Kind.OUT_OF_BUDGET, "Too many request bodies are held; try again soon.")
-        budget.used += size
-        call.budget_held += size
-        return None
+        return limits.media_body if call.endpoint.media else limits.body
 
-    def _begin_body(self, call: Call) -> Fault | None:
-        """The body is still coming: take its length at once, let the client send."""
-        request = call.request
-        if not request.chunked:
-            fault = self._take_budget(call, request.length)
-            if fault is not None:
-                return fault
+    def _begin_body(self, call: Call, limit: int) -> None:
+        """The body is still coming: let the client send."""
         if self.state is IDLE:
             self.state = CLIENT_MOVES[self.state][READING]
-        self._decoder = ChunkedDecoder() if request.chunked else LengthDecoder(request.length)
-        self._parts = []
-        self._size = self._wire = 0
+        self._body = BodyIntake(call, limit)
         self.deadline = self._all.clock.now + self._all.limits.body_timeout
-        if request.special[_EXPECT] is not None and request.http_1_1:
+        if call.request.special[_EXPECT] is not None and call.request.http_1_1:
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return None
 
     def _read_body(self, data: bytes) -> None:
-        call, decoder = self._call, self._decoder
-        assert call is not None and decoder is not None
-        self._wire += len(data)
-        try:
-            payload = decoder.feed(data)
-        except WireError as error:
-            self._refuse(call, Fault(Side.CLIENT, Kind.BAD_REQUEST, f"Bad request: {error}."), b"")
-            return
-        fault = None
-        if payload:
-            self._size += len(payload)
-            self._parts.append(payload)
-            self.deadline = self._all.clock.now + self._all.limits.body_timeout
-            if call.request.chunked:
-                fault = self._take_budget(call, len(payload))
-        if fault is None and self._wire > 4 * self._size + (16 << 10):
-            fault = Fault(Side.CLIENT, Kind.BAD_REQUEST, "The body is nearly all framing.")
+        call, body = self._call, self._body
+        assert call is not None and body is not None
+        before = body.size
+        fault = body.feed(data)
         if fault is not None:
             self._refuse(call, fault, b"")
-        elif decoder.complete:
-            self._decoder = None
-            self._held = decoder.excess
-            self._complete(call, self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
+        elif body.complete:
+            self._body = None
+            self._held = body.excess
+            self._complete(call, body.body, monotonic_ns())
+        elif body.size > before:  # framing alone is no progress
+            self.deadline = self._all.clock.now + self._all.limits.body_timeout
 
-    def _complete(self, call: Call, body: bytes) -> None:
+    def _complete(self, call: Call, body: bytes, now: int) -> None:
         self.deadline = NEVER
         self.state = CLIENT_MOVES[self.state][WAITING]
         call.body = body
         call.bytes_in = len(body)
-        if self._parts:
-            self._parts = []
-            call.at_begin = monotonic_ns()
-        else:
-            call.at_begin = self._start
+        call.at_begin = now
         if call.operation is None:
             self._all.proxy.begin(call)
         else:
@@ -408,15 +360,14 @@ class ClientConnection(asyncio.Protocol):
         """Bytes that are no request: answer, and end the connection."""
         self.reusable = False
         self.state = CLIENT_MOVES[self.state][WAITING]
-        self._decoder = None
+        self._body = None
         self._all.front.refuse_head(self, fault, self._start or monotonic_ns())
 
     def _refuse(self, call: Call, fault: Fault, rest: bytes) -> None:
         """Answer before the body was read; the connection lives on only if the rest of the request is here."""
         request = call.request
-        whole = not request.chunked and len(rest) >= request.length and self._decoder is None
-        self._decoder = None
-        self._parts = []
+        whole = not request.chunked and len(rest) >= request.length and self._body is None
+        self._body = None
         if whole:
             self._held = rest[request.length :]
         else:
@@ -453,13 +404,21 @@ class ClientConnection(asyncio.Protocol):
         if self._discarded > LINGER_LIMIT and self._transport is not None:
             self._transport.abort()
 
-    def _crashed(self, error: Exception) -> None:
+    def _raised(self, error: Exception) -> None:
         self._all.log.error("a step of a call raised", error=repr(error))
-        call, self._call = self._call, None
-        if call is not None:
-            self._all.proxy.crashed(call)
-        if self._transport is not None:
-            self._transport.abort()
+        if self._call is not None:
+            self._all.proxy.crashed(self._call)
+        else:
+            self.abort()
+
+    def crashed(self) -> None:
+        """A step of the call raised: answer so, if nothing was answered yet, and close."""
+        self._call = None
+        if self.state is WAITING:
+            self.begin(LAST_WORDS)
+            self._close()
+        else:
+            self.abort()
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.state.name} {self.address} left={self._left}>"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import Enum, IntEnum
 from typing import Final
 
+from protocols.http1.errors import Wrong
+
 
 class Side(Enum):
     """Whose fault it is. The value is the first letter of the call's ending when nothing timed out."""
@@ -84,6 +86,21 @@ class Kind(Enum):
     def code(self) -> str:
         return self.value[2]
 
+
+#: What is wrong with a request's bytes -> the answer.
+WRONG_KINDS: Final = {
+    Wrong.BAD_FRAMING: Kind.BAD_REQUEST,
+    Wrong.BAD_HEAD: Kind.BAD_REQUEST,
+    Wrong.BAD_HOST: Kind.BAD_REQUEST,
+    Wrong.DUPLICATE_FIELD: Kind.BAD_REQUEST,
+    Wrong.BAD_METHOD: Kind.BAD_METHOD,
+    Wrong.BAD_VERSION: Kind.BAD_VERSION,
+    Wrong.BAD_TRANSFER_CODING: Kind.BAD_TRANSFER_CODING,
+    Wrong.BAD_EXPECTATION: Kind.BAD_EXPECTATION,
+    Wrong.HEAD_TOO_LARGE: Kind.HEAD_TOO_LARGE,
+    Wrong.TARGET_TOO_LONG: Kind.TARGET_TOO_LONG,
+    Wrong.BODY_TOO_LARGE: Kind.BODY_TOO_LARGE,
+}
 
 #: Seconds a client is asked to wait with each 503, told in Retry-After.
 RETRY_AFTER: Final = 1

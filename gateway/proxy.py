@@ -337,6 +337,7 @@ class Proxy:
         """A step of *call* raised: a bug of ours, which must not leave anything behind."""
         if call.phase is not SETTLED:
             self._stop(call, Fault(Side.GATEWAY, Kind.INTERNAL, "The gateway failed to serve the call."))
+        call.client.crashed()
 
     # Deadlines.
 

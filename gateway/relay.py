@@ -29,6 +29,13 @@ _KEEP: Final = b"connection: keep-alive\r\n"
 #: Told to whatever proxies stand between us and the client (nginx, browsers): events must not be held back.
 _EVENT_LINES: Final = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
+_LAST_BODY: Final = error_body("The gateway failed to serve the call.", Kind.INTERNAL.type, Kind.INTERNAL.code)
+#: Said when a step raised: made beforehand, since the steps that make answers cannot be trusted then.
+LAST_WORDS: Final = (
+    b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b"
+) % (len(_LAST_BODY), _LAST_BODY)
+
 
 def answer_head(call: Call, head: ResponseHead, date: bytes, framing: bytes, more: bytes = b"") -> bytes:
     """The head of an answer to *call*: *head*'s lines, the gateway's own, and the framing of the body."""

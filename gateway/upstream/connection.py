@@ -109,6 +109,7 @@ class UpstreamConnection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
+        receiver = self._receiver
         try:
             if self.state is STREAMING:
                 self._take_body(data)
@@ -120,8 +121,7 @@ class UpstreamConnection(asyncio.Protocol):
             text = f"The upstream's answer is not valid: {error}."
             self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
         except Exception as error:  # an error in a step must not pass for a fault of the transport
-            self._pool.crashed(error)
-            self._fail(Fault(Side.GATEWAY, Kind.INTERNAL, "The gateway failed to relay the answer."))
+            self._crashed(error, receiver)
 
     def eof_received(self) -> None:
         """The peer's FIN; the transport closes itself and `connection_lost` judges what it means."""
@@ -130,6 +130,7 @@ class UpstreamConnection(asyncio.Protocol):
         state = self.state
         if state is CLOSED:
             return
+        receiver = self._receiver
         try:
             decoder = self._decoder
             if exc is None and decoder is not None and decoder.at_eof():
@@ -137,7 +138,7 @@ class UpstreamConnection(asyncio.Protocol):
             else:
                 self._fail(self._loss())
         except Exception as error:
-            self._pool.crashed(error)
+            self._crashed(error, receiver)
 
     # Steps of an exchange.
 
@@ -237,6 +238,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.closed(self)
         if self._transport is not None:
             self._transport.abort()
+
+    def _crashed(self, error: Exception, receiver: Receiver | None) -> None:
+        self._pool.crashed(error)
+        self._receiver = self._decoder = None
+        self._drop()
+        if receiver is not None:
+            receiver.crashed()
 
     def _loss(self) -> Fault:
         """What the loss of the connection means in its present state."""

@@ -118,7 +118,8 @@ class HttpBackend:
     async def _connect(self, call: Call, attempt: Attempt, target: Target) -> None:
         """Connect and send; cancelled by the attempt's abort."""
         try:
-            async with asyncio.timeout(self._connect_timeout or None):
+            request = self._request(call, target)
+            async with asyncio.timeout(self._connect_timeout):
                 connection = await target.pool.open()
         except TimeoutError:
             text = "The upstream could not be reached in time."
@@ -128,8 +129,12 @@ class HttpBackend:
             fault = Fault(Side.UPSTREAM, Kind.UPSTREAM_TLS, text, Retry.UNSENT)
         except OSError:
             fault = Fault(Side.UPSTREAM, Kind.NO_PEER, "The upstream could not be reached.", Retry.UNSENT)
+        except Exception as error:
+            target.pool.crashed(error)
+            attempt.crashed()
+            return
         else:
-            connection.send(attempt, self._request(call, target))
+            connection.send(attempt, request)
             return
         attempt.fail(fault)
 

@@ -63,6 +63,9 @@ class _Inquiry:
     def fail(self, fault: Fault) -> None:
         self._finish(InquiryError(fault.message))
 
+    def crashed(self) -> None:
+        self._finish(InquiryError("the gateway failed to read the answer"))
+
     @property
     def answered(self) -> bool:
         return self._future.done() and not self._future.cancelled()
