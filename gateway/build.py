@@ -100,6 +100,7 @@ class Gateway:
         clock.every_sweep(self.clients.sweep)
         for pool in self.pools:
             clock.every_sweep(pool.sweep)
+        clock.every_sweep(lambda now: measures.registry.fold())
         clock.every_sweep(lambda now: self.lines.flush())
 
 

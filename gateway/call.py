@@ -293,8 +293,10 @@ class Call(msgspec.Struct, eq=False):
 
     def drop_body(self) -> None:
         """Let go of the request's body and give its bytes back; harmless when done before."""
-        self.budget.give(self.budget_held)
-        self.budget_held = 0
+        held = self.budget_held
+        if held:
+            self.budget.give(held)
+            self.budget_held = 0
         self.body = b""
         self.fields = None
 

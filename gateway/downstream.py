@@ -168,7 +168,7 @@ class ClientConnection(asyncio.Protocol):
         if end < 4 or end > everyone.limits.head:
             self._wait_for_head(data)
             return
-        if self._held_scan:
+        if self._held:
             self._held = b""
             self._held_scan = 0
         try:
@@ -183,11 +183,12 @@ class ClientConnection(asyncio.Protocol):
         length = request.length
         if fault is None and len(data) - end == length and not request.chunked:
             # The usual case: one request, whole, in one read.
-            fault = take_budget(self._call, length, self._body_limit(self._call)) if length else None
+            call = self._call
+            fault = take_budget(call, length, self._body_limit(call)) if length else None
             if fault is None:
-                self._complete(self._call, data[end:], self._start)
-                return
-            self._refuse(self._call, fault, data[end:])
+                self._complete(call, data[end:], self._start)
+            else:
+                self._refuse(call, fault, data[end:])
             return
         self._go_on(self._call, fault, data[end:])
 
@@ -268,7 +269,9 @@ class ClientConnection(asyncio.Protocol):
 
     def begin(self, data: bytes) -> None:
         self.state = CLIENT_MOVES[self.state][ANSWERING]
-        self.send(data)
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
 
     def send(self, data: bytes) -> None:
         transport = self._transport

@@ -30,12 +30,13 @@ from protocols.http1.response import own_head
 #: A client's own id is taken if it cannot do harm in a header, a log or a shell.
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 #: version-traceid-parentid-flags (W3C Trace Context, section 3.2).
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT_LENGTH: Final = 55
+_TRACE_ID_PART: Final = slice(3, 35)
 
 _ANY: Final = Body.ANY
 _REQUEST_ID: Final = int(Role.REQUEST_ID)
 _TRACE_ID: Final = int(Role.TRACE_ID)
-_TRACEPARENT_ROLE: Final = int(Role.TRACEPARENT)
+_TRACEPARENT: Final = int(Role.TRACEPARENT)
 _AUTHORIZATION: Final = int(Role.AUTHORIZATION)
 _API_KEY: Final = int(Role.API_KEY)
 _ORIGIN: Final = int(Role.ORIGIN)
@@ -132,9 +133,10 @@ class Front:
             id = b"%032x" % getrandbits(128)
         trace = special[_TRACE_ID]
         if trace is None or not _ID.fullmatch(trace):
-            parent = special[_TRACEPARENT_ROLE]
-            match = _TRACEPARENT.fullmatch(parent) if parent is not None else None
-            trace = match[1] if match is not None else id
+            parent = special[_TRACEPARENT] or b""
+            trace = parent[_TRACE_ID_PART]
+            if len(parent) != _TRACEPARENT_LENGTH or not trace.isalnum():
+                trace = id
         call = Call(client, request, endpoint, self._budget, operation, principal, cors, id, trace, at_start)
         if endpoint.body is _ANY and fault is None:
             fault = self._pass_through(call)

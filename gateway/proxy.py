@@ -16,12 +16,12 @@ from typing import Final
 from gateway.call import CONNECTING, PHASE_MOVES, PROBATION, RELAYING, SETTLED, Attempt, Call
 from gateway.clock import Clock, monotonic_ns
 from gateway.errors import Fault, Kind, Retry, Side
-from gateway.relay import PARTIAL_EVENT_LIMIT, BodySink, EventSink, answer_fault, answer_whole
+from gateway.relay import PARTIAL_EVENT_LIMIT, BodySink, EventSink, answer_fault, relay_whole
 from gateway.routing.balance import eligible
 from gateway.routing.endpoints import Body
 from gateway.routing.peer import Peer, Standing
 from gateway.routing.retry import may_retry
-from gateway.routing.routes import Routes
+from gateway.routing.routes import Route, Routes
 from gateway.settle import Settler
 from protocols import multipart, sse
 from protocols.http1.fields import Role
@@ -31,6 +31,8 @@ from protocols.openai.errors import carries_error
 from protocols.openai.usage import usage_of_answer
 
 _JSON: Final = Body.JSON
+#: Statuses that take a longer way: one is not passed on, two have no body.
+_NOT_RELAYED_WHOLE: Final = frozenset({204, 304, 401})
 
 
 class Proxy:
@@ -51,20 +53,18 @@ class Proxy:
     def begin(self, call: Call) -> None:
         """Admit *call* and make its first attempt; its body is complete."""
         self.active.add(call)
-        fault = self._read_body(call) or self._find_route(call)
-        if fault is not None:
+        fault = None
+        if call.endpoint.body is _JSON:
+            fault = self._read_json(call) or self._find_route(call)
+        elif call.endpoint.body is Body.FORM:
+            fault = (self._read_json(call) if _is_json(call) else self._read_form(call)) or self._find_route(call)
+        if fault is None:
+            self._attempt(call)
+        else:
             self._refuse(call, fault)
-            return
-        self._attempt(call)
 
-    def _read_body(self, call: Call) -> Fault | None:
+    def _read_json(self, call: Call) -> Fault | None:
         """Find the model, and whether a stream is asked for."""
-        kind = call.endpoint.body
-        if kind is not _JSON:
-            if kind is Body.ANY:
-                return None
-            if not _is_json(call):
-                return self._read_form(call)
         try:
             call.fields = fields = decode_fields(call.body)
         except BodyError as error:
@@ -94,21 +94,11 @@ class Proxy:
         return None
 
     def _find_route(self, call: Call) -> Fault | None:
-        principal = call.principal
-        if call.endpoint.body is Body.ANY:
-            return None  # the front found the route by the path
         model = call.model
-        if not model:
-            return Fault(Side.CLIENT, Kind.MISSING_MODEL, "The request names no model.", param="model")
-        route = self._routes.find(model)
-        if route is None:
-            if not self._routes.complete:
-                text = "A backend has not yet told which models it serves; try again soon."
-                return Fault(Side.GATEWAY, Kind.MODELS_UNKNOWN, text)
-            return Fault(Side.CLIENT, Kind.UNKNOWN_MODEL, f"The model '{model[:128]}' does not exist.", param="model")
-        if principal is not None and not principal.may_use(model):
-            text = f"This key may not use the model '{model[:128]}'."
-            return Fault(Side.CLIENT, Kind.MODEL_FORBIDDEN, text, param="model")
+        route = self._routes.exact.get(model) or self._routes.find(model)
+        principal = call.principal
+        if route is None or (principal is not None and not principal.may_use(model)):
+            return self._judge_model(call, route)
         call.route = route
         policy = route.policy
         if policy.total:
@@ -116,6 +106,19 @@ class Proxy:
         if call.stream and call.fields is not None and policy.inject_usage and call.endpoint.streams_usage:
             call.usage_injected = ask_for_usage(call.fields)
         return None
+
+    def _judge_model(self, call: Call, route: Route | None) -> Fault:
+        """Why the model cannot be served."""
+        model = call.model[:128]
+        if not model:
+            return Fault(Side.CLIENT, Kind.MISSING_MODEL, "The request names no model.", param="model")
+        if route is not None:
+            text = f"This key may not use the model '{model}'."
+            return Fault(Side.CLIENT, Kind.MODEL_FORBIDDEN, text, param="model")
+        if not self._routes.complete:
+            text = "A backend has not yet told which models it serves; try again soon."
+            return Fault(Side.GATEWAY, Kind.MODELS_UNKNOWN, text)
+        return Fault(Side.CLIENT, Kind.UNKNOWN_MODEL, f"The model '{model}' does not exist.", param="model")
 
     # One attempt.
 
@@ -147,7 +150,7 @@ class Proxy:
 
     def whole(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         """The usual answer that is no stream: head and body came in one read, and leave in one write."""
-        if head.status == 401 or head.is_event_stream:
+        if head.is_event_stream or head.status in _NOT_RELAYED_WHOLE:
             self.head(attempt, head)
             if attempt.call.attempt is attempt:
                 self.first(attempt, body)
@@ -157,12 +160,17 @@ class Proxy:
         call = attempt.call
         call.at_head = call.at_first = monotonic_ns()
         attempt.response = head
-        attempt.peer.state.answered()
+        state = attempt.peer.state
+        if not state.proven:
+            state.answered()
+        state.end()
+        call.attempt = attempt.exchange = None
         call.phase = PHASE_MOVES[call.phase][RELAYING]
         call.usage = usage_of_answer(body)
-        answer_whole(call, head, body, self._clock.date, attempt.peer.answer_line + _timing(call))
-        self._finish_attempt(attempt)
-        self._settle(call)
+        relay_whole(call, attempt, head, body, self._clock.date)
+        self.active.discard(call)
+        call.drop_body()
+        self._settler.settle(call, attempt)
         call.client.answered()
 
     def head(self, attempt: Attempt, head: ResponseHead) -> None:

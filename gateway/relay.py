@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.call import Call
+from gateway.call import Attempt, Call
 from gateway.clock import Clock
 from gateway.errors import RETRY_AFTER, Fault, Kind
 from protocols import sse
@@ -26,8 +26,6 @@ _RETRY_AFTER: Final = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (RETRY_AFTE
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 _CLOSE: Final = b"connection: close\r\n"
 _KEEP: Final = b"connection: keep-alive\r\n"
-#: Told to whatever proxies stand between us and the client (nginx, browsers): events must not be held back.
-_EVENT_LINES: Final = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n"
 
 _LAST_BODY: Final = error_body("The gateway failed to serve the call.", Kind.INTERNAL.type, Kind.INTERNAL.code)
 #: Said when a step raised: made beforehand, since the steps that make answers cannot be trusted then.
@@ -72,6 +70,34 @@ def answer_whole(call: Call, head: ResponseHead, body: bytes, date: bytes, more:
     call.status = head.status
     call.bytes_out = len(body)
     call.client.begin(answer_head(call, head, date, framing, more) + body)
+
+
+def relay_whole(call: Call, attempt: Attempt, head: ResponseHead, body: bytes, date: bytes) -> None:
+    """Relay an answer that came whole: one write, no sink.
+
+    Server-Timing: milliseconds of the gateway until its first attempt, and of the upstream until its answer.
+    """
+    client = call.client
+    call.status = head.status
+    call.bytes_out = len(body)
+    client.begin(
+        b"%b%b%bx-request-id: %b\r\nx-trace-id: %b\r\n%b%bserver-timing: gw;dur=%.3f, up;dur=%.3f\r\n"
+        b"%bcontent-length: %d\r\n\r\n%b"
+        % (
+            STATUS_LINES[head.status],
+            b"".join(head.lines),
+            date,
+            call.id,
+            call.trace,
+            attempt.peer.answer_line,
+            call.cors,
+            (call.at_attempt - call.at_begin) * 1e-6,
+            (call.at_head - call.at_sent) * 1e-6,
+            b"" if client.reusable and client.chunked else _KEEP if client.reusable else _CLOSE,
+            len(body),
+            body,
+        )
+    )
 
 
 class BodySink:
@@ -159,7 +185,11 @@ class EventSink:
         if not self._chunked:
             self._client.reusable = False
         framing = _CHUNKED if self._chunked else b""
-        start = answer_head(self._call, head, self._clock.date, framing, more + _EVENT_LINES)
+        # Told to whatever proxies stand between us and the client (nginx, browsers): events must not be held back.
+        more += b"x-accel-buffering: no\r\n"
+        if not any(line.startswith(b"cache-control:") for line in head.lines):
+            more += b"cache-control: no-cache\r\n"
+        start = answer_head(self._call, head, self._clock.date, framing, more)
         events = self._whole_events(payload)
         self._client.begin(start + self._framed(events) if events else start)
 

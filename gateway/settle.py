@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from gateway.call import SETTLED, Attempt, Call
+from gateway.call import PHASE_MOVES, SETTLED, Attempt, Call
 from gateway.clock import monotonic_ns
 from gateway.errors import Fault
 from gateway.observe.access import AccessLog
@@ -115,7 +115,7 @@ class Settler:
         """*peer* is set aside for a while."""
         self._measures.peer_cooldowns.child(peer.backend.name, peer.url).value += 1
 
-    def attempted(self, attempt: Attempt) -> None:
+    def attempted(self, attempt: Attempt, now: int = 0) -> None:
         """One attempt is over, however it ended."""
         name = attempt.peer.backend.name
         cells = self._upstreams.get(name) or self._open_cells(name)
@@ -126,13 +126,18 @@ class Settler:
             counter = self._measures.upstream_requests.child(name, str(status) if status else "none")
             cells.statuses[status] = counter
         counter.value += 1
-        cells.latency.observe((monotonic_ns() - attempt.at_begin) * _SECONDS)
+        cells.latency.observe(((now or monotonic_ns()) - attempt.at_begin) * _SECONDS)
 
-    def settle(self, call: Call) -> None:
-        """The call is over: count it and write its line. A second time is a bug and raises (`Call.move`)."""
+    def settle(self, call: Call, attempt: Attempt | None = None) -> None:
+        """The call is over, with its last *attempt* if that is not counted yet: count it and write its line.
+
+        A second time is a bug and raises.
+        """
         now = monotonic_ns()
+        if attempt is not None:
+            self.attempted(attempt, now)
         ending = "--" if call.fault is None else call.ending
-        call.move(SETTLED)
+        call.phase = PHASE_MOVES[call.phase][SETTLED]
         key = (call.endpoint, call.request.method, call.status)
         counter, latency = self._by_door.get(key) or self._open_door(key)
         counter.value += 1

@@ -84,19 +84,38 @@ class Gauge:
 class Histogram:
     """How many values fell where: `hits[i]` are those above bounds[i - 1] and up to bounds[i].
 
-    The last hits are those above every bound. `total` is the sum of all values.
+    `observe(value)` only keeps the value; `fold` sorts what was kept into the buckets, at every sweep and scrape, so
+    that the hot path pays for one append and the sorting runs for many values at once. `total` is the sum of all.
     """
 
-    __slots__ = ("bounds", "hits", "total")
+    __slots__ = ("_hits", "_samples", "_total", "bounds", "observe")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
-        self.hits = [0] * (len(bounds) + 1)
-        self.total = 0.0
+        self._hits = [0] * (len(bounds) + 1)
+        self._total = 0.0
+        self._samples: list[float] = []
+        self.observe = self._samples.append
 
-    def observe(self, value: float) -> None:
-        self.hits[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def fold(self) -> None:
+        """Sort the values kept since the last time into the buckets."""
+        samples = self._samples
+        if samples:
+            bounds, hits = self.bounds, self._hits
+            for value in samples:
+                hits[bisect_left(bounds, value)] += 1
+            self._total += sum(samples)
+            samples.clear()
+
+    @property
+    def hits(self) -> list[int]:
+        self.fold()
+        return self._hits
+
+    @property
+    def total(self) -> float:
+        self.fold()
+        return self._total
 
     @property
     def count(self) -> int:
@@ -167,6 +186,7 @@ class Registry:
     def __init__(self, limit: int = FAMILY_LIMIT) -> None:
         self._limit = limit
         self._families: dict[str, AnyFamily] = {}
+        self._histograms: list[Family[Histogram]] = []
         self._folded = self.counter(
             "gateway_metrics_folded_total", 'Label sets that were counted as "other": too many.', ("family",)
         )
@@ -174,6 +194,12 @@ class Registry:
     @property
     def families(self) -> Iterable[AnyFamily]:
         return self._families.values()
+
+    def fold(self) -> None:
+        """Fold every histogram; called at each sweep, so that what they keep is bounded by its interval."""
+        for family in self._histograms:
+            for histogram in family.children.values():
+                histogram.fold()
 
     def counter(self, name: str, help: str, labels: tuple[str, ...] = ()) -> Family[Counter]:
         if not name.endswith("_total"):
@@ -196,6 +222,7 @@ class Registry:
         folded = self._fold(name, labels)
         family = Family(name, help, Type.HISTOGRAM, labels, lambda: Histogram(bounds), folded, self._limit)
         self._add(family)
+        self._histograms.append(family)
         return family
 
     def _fold(self, name: str, labels: tuple[str, ...]) -> Counter | None:

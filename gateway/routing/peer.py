@@ -52,7 +52,10 @@ class PeerState:
     def begin(self, now: float) -> bool:
         """Count a call in; True where it is the trial that finds out whether the peer is back."""
         self.in_flight += 1
-        if self.proven or now < self.retry_at:
+        return not self.proven and self._try_out(now)
+
+    def _try_out(self, now: float) -> bool:
+        if now < self.retry_at:
             return False
         self.retry_at = now + self._cool_down(self.failures)
         return True

@@ -90,7 +90,8 @@ class Routes:
     def __init__(self, groups: Iterable[Group], default: str = "") -> None:
         self.groups = {group.name: group for group in groups}
         self._default = default
-        self._exact: dict[str, Route] = {}
+        #: The routes of models that are named without a pattern.
+        self.exact: dict[str, Route] = {}
         self._patterns: list[tuple[str, Route]] = []
         #: Names that matched a pattern or took the default. Bounded, because clients choose the names.
         self._memo: dict[str, Route] = {}
@@ -99,7 +100,7 @@ class Routes:
 
     def find(self, model: str) -> Route | None:
         """The route of *model*; None where nobody serves it."""
-        return self._exact.get(model) or self._memo.get(model) or self._find_pattern(model)
+        return self.exact.get(model) or self._memo.get(model) or self._find_pattern(model)
 
     def learn(self, name: str, models: Iterable[str]) -> None:
         """Backend *name* told which models it serves."""
@@ -141,7 +142,7 @@ class Routes:
         for group in self.groups.values():
             for model in group.models:
                 serving.setdefault(model, []).append(group)
-        self._exact = {}
+        self.exact = {}
         self._patterns = []
         self._memo = {}
         self._owners = {}
@@ -151,6 +152,6 @@ class Routes:
             if "*" in model or "?" in model or "[" in model:
                 self._patterns.append((model, route))
             else:
-                self._exact[model] = route
+                self.exact[model] = route
                 self._owners[model] = groups[0].name
         self._patterns.sort(key=lambda entry: -len(entry[0]))

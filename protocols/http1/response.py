@@ -73,6 +73,7 @@ class ResponseHead(msgspec.Struct, eq=False):
     #: Pieces that join to the lines that may be relayed: no framing, no hop-by-hop field.
     lines: list[bytes]
     content_type: bytes = b""
+    is_event_stream: bool = False
     #: The body's length in bytes where it is known.
     length: int | None = None
     chunked: bool = False
@@ -81,10 +82,6 @@ class ResponseHead(msgspec.Struct, eq=False):
     #: Seconds and requests that the peer's Keep-Alive field grants; 0 where it says nothing.
     keep_alive_timeout: int = 0
     keep_alive_max: int = 0
-
-    @property
-    def is_event_stream(self) -> bool:
-        return self.content_type.startswith(b"text/event-stream")
 
     def decoder(self) -> Decoder:
         """The decoder of this answer's body."""
@@ -99,7 +96,7 @@ class ResponseHead(msgspec.Struct, eq=False):
 def own_head(status: int, content_type: bytes, length: int | None) -> ResponseHead:
     """The head of an answer that the gateway itself makes."""
     lines = [b"content-type: ", content_type, b"\r\n"] if content_type else []
-    return ResponseHead(status, lines, content_type, length)
+    return ResponseHead(status, lines, content_type, content_type.startswith(b"text/event-stream"), length)
 
 
 class ResponseHeads:
@@ -188,6 +185,7 @@ def parse_response_head(block: bytes) -> ResponseHead:
             head.lines.append(relayed)
             if name == b"content-type":
                 head.content_type = value
+                head.is_event_stream = value.lower().startswith(b"text/event-stream")
         elif name in special:
             special[name] += b"," + value
         else:

@@ -7,6 +7,7 @@ backend can see another model than the one that was admitted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -46,22 +47,25 @@ class _Counter:
 
 
 _counter: Final = _Counter()
-_decoder: Final = msgspec.json.Decoder(Fields)
+_decode: Final = msgspec.json.Decoder(Fields).decode
 _counting_decoder: Final = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=_counter.key)
-_encoder: Final = msgspec.json.Encoder()
 _decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 def decode_fields(body: bytes) -> Fields:
     """The top-level keys of *body* with their values as they stand. Raises `BodyError`."""
     try:
+        if not body.isascii():
+            body.decode()  # the decoder looks into keys only; RFC 8259 wants all of it to be UTF-8
         if len(body) <= _UNCOUNTED:
-            return _decoder.decode(body)
+            return _decode(body)
         _counter.left = KEYS_LIMIT
         return {str(key): value for key, value in _counting_decoder.decode(body).items()}
     except RecursionError:
         raise BodyError("the JSON is nested too deeply") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise BodyError(f"not UTF-8 (byte {error.start})") from None
+    except msgspec.MsgspecError as error:
         raise BodyError(_explain(str(error))) from None
 
 
@@ -71,9 +75,8 @@ def _explain(text: str) -> str:
     return text.partition(" - at ")[0]
 
 
-def join_fields(fields: Fields) -> bytes:
-    """The JSON object that *fields* stand for."""
-    return _encoder.encode(fields)
+#: The JSON object that fields stand for.
+join_fields: Final[Callable[[Fields], bytes]] = msgspec.json.Encoder().encode
 
 
 def model_of(fields: Fields) -> str:
@@ -104,7 +107,7 @@ def ask_for_usage(fields: Fields) -> bool:
         fields["stream_options"] = _USAGE_WANTED
         return True
     try:
-        inner = _decoder.decode(options)
+        inner = _decode(options)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False  # not an object: the backend's own refusal is the best answer
     if bytes(inner.get("include_usage", b"")) == b"true":

@@ -39,7 +39,7 @@ class _Answer(msgspec.Struct):
 
 
 _decoder: Final = msgspec.json.Decoder(_WireUsage)
-_answer_decoder: Final = msgspec.json.Decoder(_Answer)
+_decode_answer: Final = msgspec.json.Decoder(_Answer).decode
 _chunk_decoder: Final = msgspec.json.Decoder(_Chunk)
 
 
@@ -56,10 +56,14 @@ def usage_of_answer(body: bytes) -> Usage | None:
     if len(body) > USAGE_WINDOW or not body.startswith(b"{"):
         return find_usage(body[-USAGE_WINDOW:])
     try:
-        wire = _answer_decoder.decode(body).usage
+        wire = _decode_answer(body).usage
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return _from_wire(wire) if wire is not None else None
+    if wire is None:
+        return None
+    if wire.prompt_tokens_details is None and wire.prompt_tokens:
+        return Usage(wire.prompt_tokens, wire.completion_tokens)
+    return _from_wire(wire)
 
 
 def find_usage(window: bytes) -> Usage | None:
