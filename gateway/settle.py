@@ -57,17 +57,17 @@ class AccessLine(msgspec.Struct):
     bytes_in: int
     bytes_out: int
     events: int
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cached_tokens: int | None
-    t_read: int
-    t_admit: int
-    t_queue: int
-    t_connect: int
-    t_head: int
-    t_first: int
-    t_body: int
     t_total: int
+    t_read: int = -1
+    t_admit: int = -1
+    t_queue: int = -1
+    t_connect: int = -1
+    t_head: int = -1
+    t_first: int = -1
+    t_body: int = -1
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
 
 
 class _Cells:
@@ -94,6 +94,7 @@ class Settler:
         "_stamp",
         "_tokens",
         "_upstreams",
+        "_well",
     )
 
     def __init__(self, measures: Measures, access: AccessLog | None, stamp: Stamp) -> None:
@@ -101,6 +102,7 @@ class Settler:
         self._access = access
         self._stamp = stamp
         self._overhead = measures.overhead
+        self._well = measures.endings.child("--")
         # Children that were looked up before; bounded, because doors, statuses, models and backends are.
         self._by_door: dict[tuple[Endpoint, bytes, int], tuple[Counter, Histogram]] = {}
         self._tokens: dict[str, tuple[Counter, Counter, Counter]] = {}
@@ -136,14 +138,17 @@ class Settler:
         now = monotonic_ns()
         if attempt is not None:
             self.attempted(attempt, now)
-        ending = "--" if call.fault is None else call.ending
+        if call.fault is None:
+            ending = "--"
+            self._well.value += 1
+        else:
+            ending = call.ending
+            (self._endings.get(ending) or self._open_ending(ending)).value += 1
         call.phase = PHASE_MOVES[call.phase][SETTLED]
         key = (call.endpoint, call.request.method, call.status)
         counter, latency = self._by_door.get(key) or self._open_door(key)
         counter.value += 1
         latency.observe((now - (call.at_begin or call.at_start)) * _SECONDS)
-        counter = self._endings.get(ending) or self._open_ending(ending)
-        counter.value += 1
         if call.at_first:
             self._overhead.observe((call.at_attempt - call.at_begin) * _SECONDS)
             if call.events:
@@ -167,9 +172,9 @@ class Settler:
         cached.value += usage.cached
 
     def _line(self, call: Call, ending: str, now: int) -> AccessLine:
-        peer, usage, principal, fault, route = call.peer, call.usage, call.principal, call.fault, call.route
-        begin, attempt, sent, head, first = call.at_begin, call.at_attempt, call.at_sent, call.at_head, call.at_first
-        return AccessLine(
+        peer, principal, fault = call.peer, call.principal, call.fault
+        start = call.at_start
+        line = AccessLine(
             self._stamp(),
             "info",
             "call",
@@ -179,7 +184,7 @@ class Settler:
             principal.name if principal is not None else None,
             _METHODS.get(call.request.method, "other"),
             call.endpoint.path,
-            call.model if route is not None else str(redact(call.model[:_MODEL_LIMIT])),
+            call.model if call.route is not None else str(redact(call.model[:_MODEL_LIMIT])),
             peer.backend.name if peer is not None else None,
             peer.url if peer is not None else None,
             call.status,
@@ -190,18 +195,27 @@ class Settler:
             call.bytes_in,
             call.bytes_out,
             call.events,
-            usage.prompt if usage is not None else None,
-            usage.completion if usage is not None else None,
-            usage.cached if usage is not None else None,
-            (begin - call.at_start) // 1000 if begin else -1,
-            (attempt - begin) // 1000 if attempt else -1,
-            -1,
-            (sent - attempt) // 1000 if sent else -1,
-            (head - sent) // 1000 if head else -1,
-            (first - head) // 1000 if first else -1,
-            (now - first) // 1000 if first else -1,
-            (now - call.at_start) // 1000,
+            (now - start) // 1000,
         )
+        begin, attempt, sent, head, first = call.at_begin, call.at_attempt, call.at_sent, call.at_head, call.at_first
+        if first:  # an answer: every phase was reached
+            line.t_read = (begin - start) // 1000
+            line.t_admit = (attempt - begin) // 1000
+            line.t_connect = (sent - attempt) // 1000
+            line.t_head = (head - sent) // 1000
+            line.t_first = (first - head) // 1000
+            line.t_body = (now - first) // 1000
+        elif begin:
+            line.t_read = (begin - start) // 1000
+            line.t_admit = (attempt - begin) // 1000 if attempt else -1
+            line.t_connect = (sent - attempt) // 1000 if sent else -1
+            line.t_head = (head - sent) // 1000 if head else -1
+        usage = call.usage
+        if usage is not None:
+            line.prompt_tokens = usage.prompt
+            line.completion_tokens = usage.completion
+            line.cached_tokens = usage.cached
+        return line
 
     # Children of families, looked up once.
 

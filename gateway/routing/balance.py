@@ -34,9 +34,8 @@ class LeastConnections:
     """The fewest calls in flight for its weight; ties at random, so that idle peers share evenly."""
 
     def pick(self, peers: Sequence[Peer]) -> Peer:
+        best = None
         least = _INFINITE
-        ties = 1
-        best = peers[0]
         for peer in peers:
             load = peer.state.in_flight / peer.weight
             if load < least:
@@ -45,6 +44,7 @@ class LeastConnections:
                 ties += 1
                 if random.random() * ties < 1.0:  # reservoir sampling: each of the tied is as likely
                     best = peer
+        assert best is not None
         return best
 
 

@@ -154,10 +154,13 @@ class UpstreamConnection(asyncio.Protocol):
         if head.status < 200:
             self._pass_interim(head, body)
             return
-        self._held = b""
+        if self._held:
+            self._held = b""
         self._persistent = head.persistent
         if head.keep_alive_timeout or head.keep_alive_max:
             self._obey_keep_alive(head)
+        if self._interim:
+            self._interim = 0
         self.state = UPSTREAM_MOVES[self.state][STREAMING]
         if len(body) == head.length:
             # The usual answer that is no stream: whole, in one read.
@@ -210,17 +213,16 @@ class UpstreamConnection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         self._receiver = self._decoder = None
-        self._interim = 0
         if (
             clean
             and self._persistent
             and not self._paused
             and not self.is_closing()
             and transport.get_write_buffer_size() == 0  # the request was written to its end
+            and self._pool.give(self)
         ):
             self.served += 1
             self.state = UPSTREAM_MOVES[self.state][IDLE]
-            self._pool.give(self)
         else:
             self._drop()
 

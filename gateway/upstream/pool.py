@@ -111,13 +111,14 @@ class Pool:
         async with self._handshakes:
             await loop.create_connection(lambda: connection, host, port, ssl=tls, server_hostname=server_name)
 
-    def give(self, connection: UpstreamConnection) -> None:
-        """*connection* is idle and proved clean: keep it, unless there are enough."""
-        if len(self.idle) < self._max_idle:
-            connection.stale_at = self._clock.now + self._idle_timeout
-            self.idle.append(connection)
-        else:
-            connection.abort()
+    def give(self, connection: UpstreamConnection) -> bool:
+        """Keep *connection*, which is idle and proved clean; False where there are enough."""
+        idle = self.idle
+        if len(idle) >= self._max_idle:
+            return False
+        connection.stale_at = self._clock.now + self._idle_timeout
+        idle.append(connection)
+        return True
 
     def closed(self, connection: UpstreamConnection) -> None:
         """*connection* is no more."""

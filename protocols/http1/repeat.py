@@ -19,7 +19,8 @@ MISSES_LIMIT: Final = 8
 class Pattern:
     """A head as fixed parts with a value after each, and a last fixed part.
 
-    A value must be printable ASCII for the pattern to be trusted; with any other byte the head goes to the parser.
+    A value that travels on must be printable ASCII; with any other byte in it the head goes to the parser. One that
+    does not travel on is judged by whoever reads it.
     """
 
     __slots__ = ("_places", "_rest")
@@ -42,10 +43,10 @@ class Pattern:
             at += size
             end = block.find(b"\r\n", at)
             value = block[at:end]
-            if not value.isascii() or not value.decode("ascii").isprintable():
-                return False
             values[index] = value
             if piece >= 0:
+                if not value.isascii() or not value.decode("ascii").isprintable():
+                    return False
                 pieces[piece] = value
             at = end
         return block[at:] == self._rest

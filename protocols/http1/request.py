@@ -95,6 +95,7 @@ class RequestHeads:
                     return request
                 if length.isdigit() and len(length) <= LENGTH_DIGITS_LIMIT:
                     request.length = int(length)
+                    self._misses = 0
                     return request
             self._misses += 1
             self._pattern = None

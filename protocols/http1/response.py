@@ -129,6 +129,7 @@ class ResponseHeads:
                     return head
                 if length.isdigit() and len(length) <= LENGTH_DIGITS_LIMIT:
                     head.length = int(length)
+                    self._misses = 0
                     return head
             self._misses += 1
             self._pattern = None

@@ -73,7 +73,7 @@ class InProcess:
         connection, transport = UpstreamConnection(self.pool), Transport()
         connection.connection_made(transport)
         self.pool.all.add(connection)
-        self.pool.give(connection)
+        assert self.pool.give(connection)
         return connection, transport
 
     async def close(self) -> None:
