@@ -102,3 +102,8 @@ def running() -> Iterator[asyncio.Runner]:
     """The gateway's own kind of loop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         yield runner
+
+
+# The first loop of a process opens a pipe for its signals and keeps it; later ones share it.
+with running() as _first:
+    _first.run(asyncio.sleep(0))
