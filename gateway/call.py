@@ -83,8 +83,11 @@ class Client(Protocol):
     def crashed(self) -> None:
         """A step raised: say so if nothing was said yet, and close."""
 
-    def cut(self) -> None:
-        """The answer is broken: end the connection so that the client cannot take it for complete."""
+    def cut(self, *, told: bool) -> None:
+        """The answer is broken: end the connection so that the client cannot take it for complete.
+
+        *told*: what was sent says so itself.
+        """
 
 
 class Answer(NamedTuple):

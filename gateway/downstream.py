@@ -210,6 +210,13 @@ class ClientConnection(asyncio.Protocol):
 
     def _wait_for_head(self, data: bytes) -> None:
         limits = self._all.limits
+        at = data.find(b"\n", self._held_scan)
+        while at >= 0:
+            if data[at - 1 : at] != b"\r":
+                # It would never end: only CRLF CRLF ends a head here (RFC 9112 section 2.2 leaves that to us).
+                self._refuse_head(Fault(Side.CLIENT, Kind.BAD_REQUEST, "Bad request: a line ends without CR."))
+                return
+            at = data.find(b"\n", at + 1)
         if len(data) > limits.head:
             self._refuse_head(Fault(Side.CLIENT, Kind.HEAD_TOO_LARGE, "The request head is too large."))
             return
@@ -298,7 +305,7 @@ class ClientConnection(asyncio.Protocol):
         if self._held and everyone.loop is not None:
             everyone.loop.call_soon(self._next)
 
-    def cut(self) -> None:
+    def cut(self, *, told: bool) -> None:
         self._call = None
         if self.state in (CLOSING, CLOSED):
             return
@@ -307,7 +314,7 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if not self.chunked:
+        if not self.chunked and not told:
             # A FIN would look like the proper end of an answer that ends with its connection.
             self._reset(transport)
         else:

@@ -259,8 +259,13 @@ class Proxy:
                 self.failed(attempt, Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE))
                 return
             self._commit_body(attempt, head, b"")
-        assert attempt.sink is not None
-        attempt.sink.end()
+        sink = attempt.sink
+        assert sink is not None
+        if isinstance(sink, EventSink) and sink.is_cut:
+            text = "The upstream's stream ended without saying so."
+            self.failed(attempt, Fault(Side.UPSTREAM, Kind.UPSTREAM_LOST, text))
+            return
+        sink.end()
         self._finish_attempt(attempt)
         self._settle(call)
         call.client.answered()

@@ -16,6 +16,7 @@ from gateway.errors import RETRY_AFTER, Fault, Kind
 from protocols import sse
 from protocols.http1.framing import LAST_CHUNK, chunk
 from protocols.http1.response import STATUS_LINES, ResponseHead, own_head
+from protocols.openai.ends import says_end
 from protocols.openai.errors import error_body
 from protocols.openai.usage import USAGE_KEY, USAGE_WINDOW, find_usage, usage_of_chunk
 
@@ -145,7 +146,7 @@ class BodySink:
             self._client.send(LAST_CHUNK)
 
     def fail(self, fault: Fault) -> None:
-        self._client.cut()
+        self._client.cut(told=False)
 
 
 class EventSink:
@@ -159,8 +160,8 @@ class EventSink:
         "_chunked",
         "_client",
         "_clock",
-        "_ends_with_done",
         "_raw",
+        "_said_end",
         "_tail",
         "_withhold",
         "at_last",
@@ -177,7 +178,8 @@ class EventSink:
         self._tail = b""
         #: A partial event grew past its limit: bytes flow as they come.
         self._raw = False
-        self._ends_with_done = False
+        #: The events said themselves that the stream is over: what counts where only the upstream's close ends it.
+        self._said_end = True
         self.at_last = clock.now
 
     def start(self, head: ResponseHead, payload: bytes, more: bytes) -> None:
@@ -190,6 +192,7 @@ class EventSink:
         if not any(line.startswith(b"cache-control:") for line in head.lines):
             more += b"cache-control: no-cache\r\n"
         start = answer_head(self._call, head, self._clock.date, framing, more)
+        self._said_end = head.chunked or head.length is not None
         events = self._whole_events(payload)
         self._client.begin(start + self._framed(events) if events else start)
 
@@ -207,7 +210,6 @@ class EventSink:
         ):
             call.events += 1
             call.bytes_out += len(payload)
-            self._ends_with_done = payload.endswith(b"[DONE]\n\n")
             self._client.send(framed)
             return
         events = self._whole_events(payload)
@@ -228,12 +230,12 @@ class EventSink:
             kind = fault.kind
             body = error_body(fault.message, kind.type, kind.code)
             self._client.send(self._framed(sse.data_event(body)))
-        self._client.cut()
+        self._client.cut(told=not self._raw)
 
     @property
-    def ends_with_done(self) -> bool:
-        """Whether the last event relayed was the [DONE] that ends a stream of OpenAI's."""
-        return self._ends_with_done
+    def is_cut(self) -> bool:
+        """Whether the end of the connection is all that ended the stream: nobody can tell that from a cut."""
+        return not self._said_end and not says_end(self._tail)
 
     def _framed(self, payload: bytes) -> bytes:
         return chunk(payload) if self._chunked else payload
@@ -254,7 +256,8 @@ class EventSink:
         events = data[:border]
         if not events:
             return b""
-        self._ends_with_done = events.rstrip().endswith(b"[DONE]")
+        if not self._said_end:
+            self._said_end = says_end(events)
         if USAGE_KEY in events:
             events = self._look_for_usage(events)
         self._call.events += 1

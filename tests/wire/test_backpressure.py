@@ -106,7 +106,9 @@ def test_clients_that_do_not_read_cost_no_memory(
     upstream.ledger.wait_blocked(10 + STREAMS)
     grown = gateway.rss() - before
     print(f"{grown / STREAMS / 1024:.0f} KiB for each of {STREAMS}")
-    assert grown <= STREAMS * PER_STREAM + SLACK
+    # Of a body that comes at full speed one whole read (uvloop takes up to 256,000 bytes) may stand beside the 64 KiB
+    # after which the upstream is paused; events come in small pieces.
+    assert grown <= STREAMS * (PER_STREAM if stream else 2 * PER_STREAM) + SLACK
 
 
 def test_a_line_without_an_end_costs_no_memory(stage: Stage, gateway: Gateway, upstream: Upstream) -> None:
