@@ -338,6 +338,8 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
 
     def close_if_idle(self) -> None:
+        """Take no further request after the one that is being read or answered; close at once if there is none."""
+        self._left = 0
         self.reusable = False
         if self.state is IDLE:
             self._close()
