@@ -18,7 +18,7 @@ from protocols.http1.framing import LAST_CHUNK, chunk
 from protocols.http1.response import STATUS_LINES, ResponseHead, own_head
 from protocols.openai.ends import says_end
 from protocols.openai.errors import error_body
-from protocols.openai.usage import USAGE_KEY, USAGE_WINDOW, find_usage, usage_of_chunk
+from protocols.openai.usage import USAGE_KEY, USAGE_NULL, USAGE_WINDOW, find_usage, usage_of_chunk
 
 #: A partial event is held back up to this size; past it the bytes flow, and a break can only be told by a cut.
 PARTIAL_EVENT_LIMIT: Final = 256 << 10
@@ -206,7 +206,7 @@ class EventSink:
             and not self._tail
             and not self._raw
             and self._chunked
-            and USAGE_KEY not in payload
+            and (USAGE_KEY not in payload or payload.count(USAGE_KEY) == payload.count(USAGE_NULL))
         ):
             call.events += 1
             call.bytes_out += len(payload)
@@ -258,7 +258,7 @@ class EventSink:
             return b""
         if not self._said_end:
             self._said_end = says_end(events)
-        if USAGE_KEY in events:
+        if events.count(USAGE_KEY) > events.count(USAGE_NULL):
             events = self._look_for_usage(events)
         self._call.events += 1
         self._call.bytes_out += len(events)

@@ -12,6 +12,8 @@ import msgspec
 
 #: The key as it stands in JSON. Inside generated text its quotes would be escaped, so this matches keys only.
 USAGE_KEY: Final = b'"usage"'
+#: What OpenAI puts into every chunk but the last, once usage was asked for.
+USAGE_NULL: Final = b'"usage":null'
 #: Answers larger than this are searched in their last part only: usage follows the content in every known backend.
 USAGE_WINDOW: Final = 8 << 10
 
