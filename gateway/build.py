@@ -72,7 +72,7 @@ class Gateway:
         self.discoveries = upstreams.discoveries
         self.pools = upstreams.pools
         self.routes = upstreams.routes
-        settler = Settler(self.measures, self.lines if level <= Level.INFO else None, stamp)
+        self.settler = settler = Settler(self.measures, self.lines if level <= Level.INFO else None, stamp)
         self.proxy = Proxy(self.routes, upstreams.standing, settler, self.clock)
         doors, prefixes = _doors(config, self)
         front = Front(
@@ -100,6 +100,7 @@ class Gateway:
         clock.every_sweep(self.clients.sweep)
         for pool in self.pools:
             clock.every_sweep(pool.sweep)
+        clock.every_sweep(lambda now: self.settler.count())
         clock.every_sweep(lambda now: measures.registry.fold())
         clock.every_sweep(lambda now: self.lines.flush())
 
@@ -264,7 +265,7 @@ def _doors(config: schema.Config, gateway: Gateway) -> tuple[dict[bytes, Door], 
         "/v1/models": models.list,
     }
     if config.metrics.enabled:
-        operations[config.metrics.path] = Metrics(gateway.measures.registry).scrape
+        operations[config.metrics.path] = Metrics(gateway.measures.registry, gateway.settler.count).scrape
 
     def is_open(path: str) -> bool:
         return any(fnmatchcase(path, pattern) for pattern in config.auth.bypass_paths)

@@ -310,7 +310,7 @@ class Call(msgspec.Struct, eq=False):
 
     @property
     def ending(self) -> str:
-        """Two letters: who ended the call and in which phase; `--` where nothing went wrong."""
+        """Two letters: who ended the call and in which phase; `--` where nothing went wrong. Read before it settles."""
         fault = self.fault
         if fault is None:
             return "--"

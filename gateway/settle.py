@@ -1,11 +1,13 @@
 """Settling: what is counted and written when a call or an attempt is over, exactly once each.
 
-Owns the access line and the counters of calls and attempts. It refuses to decide anything about the call
-(`gateway.proxy` did). One Settler is made per worker by `gateway.build`.
+Owns the access line and the counters of calls and attempts. Calls that are over wait here to be counted together, at
+most `BATCH` of them and no longer than to the next sweep. It refuses to decide anything about the call (`gateway.proxy`
+did). One Settler is made per worker by `gateway.build`.
 """
 
 from __future__ import annotations
 
+from time import time
 from typing import Final
 
 import msgspec
@@ -25,6 +27,8 @@ _METHODS: Final = {
     method.encode("ascii"): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 }
 _SECONDS: Final = 1e-9
+#: Calls counted at once: so many that the code runs warm, so few that what is left of them stays in the cache.
+BATCH: Final = 64
 #: A model's name is the client's text until a route is found for it.
 _MODEL_LIMIT: Final = 256
 
@@ -90,11 +94,11 @@ class Settler:
         "_by_door",
         "_endings",
         "_measures",
+        "_over",
         "_overhead",
         "_stamp",
         "_tokens",
         "_upstreams",
-        "_well",
     )
 
     def __init__(self, measures: Measures, access: AccessLog | None, stamp: Stamp) -> None:
@@ -102,12 +106,15 @@ class Settler:
         self._access = access
         self._stamp = stamp
         self._overhead = measures.overhead
-        self._well = measures.endings.child("--")
+        #: Calls that are over and not yet counted, each with its attempt, its ending and when it was over.
+        self._over: list[tuple[Call, Attempt | None, str, int]] = []
+        if access is not None:
+            access.gather = self.count
         # Children that were looked up before; bounded, because doors, statuses, models and backends are.
         self._by_door: dict[tuple[Endpoint, bytes, int], tuple[Counter, Histogram]] = {}
         self._tokens: dict[str, tuple[Counter, Counter, Counter]] = {}
         self._upstreams: dict[str, _Cells] = {}
-        self._endings: dict[str, Counter] = {}
+        self._endings = {"--": measures.endings.child("--")}
 
     def retried(self, peer: Peer, fault: Fault) -> None:
         """A call goes on after *fault* at *peer*."""
@@ -131,32 +138,41 @@ class Settler:
         cells.latency.observe(((now or monotonic_ns()) - attempt.at_begin) * _SECONDS)
 
     def settle(self, call: Call, attempt: Attempt | None = None) -> None:
-        """The call is over, with its last *attempt* if that is not counted yet: count it and write its line.
+        """The call is over, with its last *attempt* if that is not counted yet. A second time is a bug and raises.
 
-        A second time is a bug and raises.
+        It is counted, and its line written, together with others: soon (`count`), and at a lower price than alone.
         """
-        now = monotonic_ns()
-        if attempt is not None:
-            self.attempted(attempt, now)
-        if call.fault is None:
-            ending = "--"
-            self._well.value += 1
-        else:
-            ending = call.ending
-            (self._endings.get(ending) or self._open_ending(ending)).value += 1
+        ending = "--" if call.fault is None else call.ending
         call.phase = PHASE_MOVES[call.phase][SETTLED]
-        key = (call.endpoint, call.request.method, call.status)
-        counter, latency = self._by_door.get(key) or self._open_door(key)
-        counter.value += 1
-        latency.observe((now - (call.at_begin or call.at_start)) * _SECONDS)
-        if call.at_first:
-            self._overhead.observe((call.at_attempt - call.at_begin) * _SECONDS)
-            if call.events:
-                self._count_stream(call)
-            if call.usage is not None:
-                self._count_tokens(call, call.usage)
+        over = self._over
+        over.append((call, attempt, ending, monotonic_ns()))
+        if len(over) >= BATCH:
+            self.count()
+
+    def count(self) -> None:
+        """Count the calls that are over and write their lines: at each sweep, and before anybody looks."""
+        over = self._over
+        if not over:
+            return
+        self._over = []
+        for call, attempt, ending, now in over:
+            if attempt is not None:
+                self.attempted(attempt, now)
+            (self._endings.get(ending) or self._open_ending(ending)).value += 1
+            key = (call.endpoint, call.request.method, call.status)
+            counter, latency = self._by_door.get(key) or self._open_door(key)
+            counter.value += 1
+            latency.observe((now - (call.at_begin or call.at_start)) * _SECONDS)
+            if call.at_first:
+                self._overhead.observe((call.at_attempt - call.at_begin) * _SECONDS)
+                if call.events:
+                    self._count_stream(call)
+                if call.usage is not None:
+                    self._count_tokens(call, call.usage)
         if self._access is not None:
-            self._access.add(self._line(call, ending, now))
+            epoch = time() - monotonic_ns() * _SECONDS
+            stamp = self._stamp.of
+            self._access.add([_line(call, ending, now, stamp(epoch + now * _SECONDS)) for call, _, ending, now in over])
 
     def _count_stream(self, call: Call) -> None:
         if call.peer is not None:
@@ -170,52 +186,6 @@ class Settler:
         prompt.value += usage.prompt
         completion.value += usage.completion
         cached.value += usage.cached
-
-    def _line(self, call: Call, ending: str, now: int) -> AccessLine:
-        peer, principal, fault = call.peer, call.principal, call.fault
-        start = call.at_start
-        line = AccessLine(
-            self._stamp(),
-            "info",
-            "call",
-            call.id.decode("ascii"),
-            call.trace.decode("ascii"),
-            call.client.address,
-            principal.name if principal is not None else None,
-            _METHODS.get(call.request.method, "other"),
-            call.endpoint.path,
-            call.model if call.route is not None else str(redact(call.model[:_MODEL_LIMIT])),
-            peer.backend.name if peer is not None else None,
-            peer.url if peer is not None else None,
-            call.status,
-            ending,
-            fault.kind.code if fault is not None else None,
-            call.stream,
-            call.tries,
-            call.bytes_in,
-            call.bytes_out,
-            call.events,
-            (now - start) // 1000,
-        )
-        begin, attempt, sent, head, first = call.at_begin, call.at_attempt, call.at_sent, call.at_head, call.at_first
-        if first:  # an answer: every phase was reached
-            line.t_read = (begin - start) // 1000
-            line.t_admit = (attempt - begin) // 1000
-            line.t_connect = (sent - attempt) // 1000
-            line.t_head = (head - sent) // 1000
-            line.t_first = (first - head) // 1000
-            line.t_body = (now - first) // 1000
-        elif begin:
-            line.t_read = (begin - start) // 1000
-            line.t_admit = (attempt - begin) // 1000 if attempt else -1
-            line.t_connect = (sent - attempt) // 1000 if sent else -1
-            line.t_head = (head - sent) // 1000 if head else -1
-        usage = call.usage
-        if usage is not None:
-            line.prompt_tokens = usage.prompt
-            line.completion_tokens = usage.completion
-            line.cached_tokens = usage.cached
-        return line
 
     # Children of families, looked up once.
 
@@ -239,3 +209,51 @@ class Settler:
         counter = self._measures.requests.child(method, endpoint.path, str(status))
         cells = self._by_door[key] = (counter, self._measures.request_latency.child(method, endpoint.path))
         return cells
+
+
+def _line(call: Call, ending: str, now: int, stamp: str) -> AccessLine:
+    """*now*: when the call was over; *stamp*: the same as text."""
+    peer, principal, fault = call.peer, call.principal, call.fault
+    start = call.at_start
+    line = AccessLine(
+        stamp,
+        "info",
+        "call",
+        call.id.decode("ascii"),
+        call.trace.decode("ascii"),
+        call.client.address,
+        principal.name if principal is not None else None,
+        _METHODS.get(call.request.method, "other"),
+        call.endpoint.path,
+        call.model if call.route is not None else str(redact(call.model[:_MODEL_LIMIT])),
+        peer.backend.name if peer is not None else None,
+        peer.url if peer is not None else None,
+        call.status,
+        ending,
+        fault.kind.code if fault is not None else None,
+        call.stream,
+        call.tries,
+        call.bytes_in,
+        call.bytes_out,
+        call.events,
+        (now - start) // 1000,
+    )
+    begin, attempt, sent, head, first = call.at_begin, call.at_attempt, call.at_sent, call.at_head, call.at_first
+    if first:  # an answer: every phase was reached
+        line.t_read = (begin - start) // 1000
+        line.t_admit = (attempt - begin) // 1000
+        line.t_connect = (sent - attempt) // 1000
+        line.t_head = (head - sent) // 1000
+        line.t_first = (first - head) // 1000
+        line.t_body = (now - first) // 1000
+    elif begin:
+        line.t_read = (begin - start) // 1000
+        line.t_admit = (attempt - begin) // 1000 if attempt else -1
+        line.t_connect = (sent - attempt) // 1000 if sent else -1
+        line.t_head = (head - sent) // 1000 if head else -1
+    usage = call.usage
+    if usage is not None:
+        line.prompt_tokens = usage.prompt
+        line.completion_tokens = usage.completion
+        line.cached_tokens = usage.cached
+    return line

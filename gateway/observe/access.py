@@ -14,7 +14,7 @@ import re
 import select
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Final, Literal
 
@@ -26,9 +26,6 @@ from gateway.observe.counters import Counter
 #: Bytes joined for one write. Large, since each write hands the interpreter's lock over and back; small
 #: beside the log's limit, since the joined copy exists for a moment beside its lines.
 PIECE: Final = 128 << 10
-
-#: Records written to lines at once: so many that their cost is shared, so few that they stay in the cache.
-RECORDS: Final = 64
 
 #: Characters of any text that came from outside; more is no help to a reader.
 TEXT_LIMIT: Final = 256
@@ -110,7 +107,8 @@ class AccessLog:
         self._form = _json if style == "json" else _pretty
         self._dropped = dropped
         # the loop's thread writes these
-        self._records: list[msgspec.Struct] = []
+        #: Brings, through `add`, what `settle` has not yet made into records; called before any other line is queued.
+        self.gather: Callable[[], None] = _nothing
         self._encode_lines = msgspec.json.Encoder().encode_lines
         self._pending: deque[bytes] = deque()
         self._room = limit
@@ -130,18 +128,11 @@ class AccessLog:
         """Bytes of lines not yet written or given up, those in the writer thread's hands included."""
         return self._taken - self._done
 
-    def add(self, record: msgspec.Struct) -> None:
-        """Queue one line for the fields of *record*: short texts, numbers and None. Never raises and never waits.
+    def add(self, records: Sequence[msgspec.Struct]) -> None:
+        """Queue one line for each of *records*, whose fields are short texts, numbers and None. Never waits.
 
-        Records are written to lines together: the encoder's and the writer's code runs once for many calls.
+        Records come many at a time: the encoder's and the writer's code runs once for many calls.
         """
-        records = self._records
-        records.append(record)
-        if len(records) >= RECORDS:
-            self._gather()
-
-    def _gather(self) -> None:
-        records, self._records = self._records, []
         if self._form is _json:
             lines = tame(self._encode_lines(records))
         else:
@@ -163,8 +154,7 @@ class AccessLog:
             # A value without a text. No call may fail for its log line; the counter tells.
             self._dropped.value += 1
             return
-        if self._records:
-            self._gather()
+        self.gather()
         taken = self._taken + len(line)
         if taken - self._done > self._room:
             self._dropped.value += 1
@@ -177,8 +167,7 @@ class AccessLog:
         lost = self._lost
         self._dropped.value += lost - self._told
         self._told = lost
-        if self._records:
-            self._gather()
+        self.gather()
         if self._pending:
             self._handed = self._taken
             batch, self._pending = self._pending, deque()
@@ -214,6 +203,10 @@ class AccessLog:
     def _close_outlets(self) -> None:
         for each in self._outlets:
             each.close()
+
+
+def _nothing() -> None:
+    """Nobody keeps lines back."""
 
 
 def _piece(batch: deque[bytes]) -> bytes:

@@ -63,7 +63,10 @@ class Stamp:
         self._prefix = ""
 
     def __call__(self) -> str:
-        now = self._clock()
+        return self.of(self._clock())
+
+    def of(self, now: float) -> str:
+        """*now*, seconds since 1970, as text; many in a row should be near to each other."""
         into = now - self._second
         # Below 0 where the clock was set back.
         if not 0.0 <= into < 1.0:
