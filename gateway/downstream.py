@@ -21,7 +21,6 @@ from gateway.relay import LAST_WORDS
 from protocols.http1.errors import WireError
 from protocols.http1.fields import Role
 from protocols.http1.request import RequestHeads
-from protocols.http1.response import HEAD_END
 from protocols.http1.state import CLIENT_MOVES, ClientState
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self.address = ""
         self.state = IDLE
         self.deadline = NEVER
-        self._heads = RequestHeads(all.fields)
+        self._heads = RequestHeads(all.fields, all.limits.head)
         #: Requests that it may still bring.
         self._left = all.limits.keepalive_requests
         self._held = b""
@@ -164,18 +163,19 @@ class ClientConnection(asyncio.Protocol):
         if data[0] == _CR and self.state is IDLE:
             data = _after_empty_lines(data)
         everyone = self._all
-        end = data.find(HEAD_END, self._held_scan) + 4
-        if end < 4 or end > everyone.limits.head:
+        heads = self._heads
+        try:
+            request = heads.read(data, self._held_scan)
+        except WireError as error:
+            self._refuse_head(Fault(Side.CLIENT, WRONG_KINDS[error.kind], f"Bad request: {error}."))
+            return
+        if request is None:
             self._wait_for_head(data)
             return
         if self._held:
             self._held = b""
             self._held_scan = 0
-        try:
-            request = self._heads.read(data[:end])
-        except WireError as error:
-            self._refuse_head(Fault(Side.CLIENT, WRONG_KINDS[error.kind], f"Bad request: {error}."))
-            return
+        end = heads.size
         self._left -= 1
         self.chunked = request.http_1_1
         self.reusable = request.keep_alive and self._left > 0

@@ -15,7 +15,7 @@ from gateway.call import Receiver
 from gateway.errors import Fault, Kind, Retry, Side
 from protocols.http1.errors import WireError
 from protocols.http1.framing import Decoder
-from protocols.http1.response import HEAD_END, HEAD_LIMIT, ResponseHead, ResponseHeads
+from protocols.http1.response import HEAD_LIMIT, ResponseHead, ResponseHeads
 from protocols.http1.state import UPSTREAM_MOVES, UpstreamState
 
 if TYPE_CHECKING:
@@ -145,12 +145,12 @@ class UpstreamConnection(asyncio.Protocol):
     def _take_head(self, data: bytes) -> None:
         receiver = self._receiver
         assert receiver is not None
-        end = data.find(HEAD_END)
-        if end < 0 or end > HEAD_LIMIT:
+        heads = self._heads
+        head = heads.read(data)
+        if head is None:
             self._wait_for_head(data)
             return
-        head = self._heads.read(data[: end + 2])
-        body = data[end + 4 :]
+        body = data[heads.size :]
         if head.status < 200:
             self._pass_interim(head, body)
             return

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+#: The end of a head's last line, and the empty line after it.
+HEAD_END: Final = b"\r\n\r\n"
 #: Heads in a row that did not fit: the peer does not repeat itself, and learning its heads is wasted.
 MISSES_LIMIT: Final = 8
 
@@ -23,30 +25,35 @@ class Pattern:
     does not travel on is judged by whoever reads it.
     """
 
-    __slots__ = ("_places", "_rest")
+    __slots__ = ("_places", "_rest", "_size")
 
     def __init__(self, places: Sequence[tuple[bytes, int, int]], rest: bytes) -> None:
         """*places*: for each value the fixed bytes before it, its index in `values`, and its index in `pieces`.
 
         An index of -1 in `pieces` means that the value does not go there. *rest* is what follows the last value,
-        which like all others ends with its line.
+        which like all others ends with its line: it ends with the head's empty line.
         """
         self._places = [(fixed, len(fixed), value, piece) for fixed, value, piece in places]
         self._rest = rest
+        self._size = len(rest)
 
-    def read(self, block: bytes, values: list[bytes | None], pieces: list[bytes]) -> bool:
-        """Write *block*'s values into *values* and *pieces*; False, and both in part rewritten, if it does not fit."""
+    def read(self, data: bytes, values: list[bytes | None], pieces: list[bytes]) -> int:
+        """Write the values of the head that *data* begins with into *values* and *pieces*, and return its size.
+
+        0, and both in part rewritten, if it does not fit. The head's end need not be searched for: neither the fixed
+        parts, but for their very end, nor the values can hold an empty line.
+        """
         at = 0
         for fixed, size, index, piece in self._places:
-            if not block.startswith(fixed, at):
-                return False
+            if not data.startswith(fixed, at):
+                return 0
             at += size
-            end = block.find(b"\r\n", at)
-            value = block[at:end]
+            end = data.find(b"\r\n", at)
+            value = data[at:end]
             values[index] = value
             if piece >= 0:
                 if not value.isascii() or not value.decode("ascii").isprintable():
-                    return False
+                    return 0
                 pieces[piece] = value
             at = end
-        return block[at:] == self._rest
+        return at + self._size if data.startswith(self._rest, at) else 0

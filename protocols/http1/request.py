@@ -20,7 +20,7 @@ import msgspec
 
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.fields import DROP, FORWARD, HOST, VARYING, FieldTable, Role, SpecialFields
-from protocols.http1.repeat import MISSES_LIMIT, Pattern
+from protocols.http1.repeat import HEAD_END, MISSES_LIMIT, Pattern
 
 METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 TARGET_LIMIT: Final = 8 << 10
@@ -68,28 +68,38 @@ _NO_REQUEST: Final = Request()
 class RequestHeads:
     """Reads the heads of one connection, one request at a time: the last `Request` is over when the next is read.
 
+    A head may have *limit* bytes.
+
     The second and later heads are usually read by pattern, into the same Request.
     """
 
-    __slots__ = ("_block", "_misses", "_pattern", "_request", "_table")
+    __slots__ = ("_block", "_limit", "_misses", "_pattern", "_request", "_table", "size")
 
-    def __init__(self, table: FieldTable) -> None:
+    def __init__(self, table: FieldTable, limit: int) -> None:
         self._table = table
+        self._limit = limit
         # The last head that was parsed whole, and, from the second one on, what it is a pattern for.
         self._block = b""
         self._request = _NO_REQUEST
         self._pattern: Pattern | None = None
         self._misses = 0
+        #: Of the head that was read last, with its empty line.
+        self.size = 0
 
-    def read(self, block: bytes) -> Request:
-        """Parse *block*, a head up to and with its empty line. Raises `WireError`."""
+    def read(self, data: bytes, scan: int = 0) -> Request | None:
+        """Read the head that *data* begins with; None where it is not complete within the limit. Raises `WireError`.
+
+        No empty line begins in the first *scan* bytes: they were looked through before.
+        """
         pattern = self._pattern
         if pattern is None and self._block and self._misses < MISSES_LIMIT:
             self._pattern = pattern = self._learn()
         if pattern is not None:
             request = self._request
             special = request.special
-            if pattern.read(block, special, request.forward):
+            size = pattern.read(data, special, request.forward)
+            if 0 < size <= self._limit:
+                self.size = size
                 length = special[_CONTENT_LENGTH]
                 if length is None:
                     return request
@@ -97,8 +107,14 @@ class RequestHeads:
                     request.length = int(length)
                     self._misses = 0
                     return request
+        size = data.find(HEAD_END, scan) + 4
+        if size < 4 or size > self._limit:
+            return None
+        if pattern is not None:
             self._misses += 1
             self._pattern = None
+        self.size = size
+        block = data[:size]
         self._block = b""
         self._request = request = parse_request_head(block, self._table)
         self._block = block

@@ -14,9 +14,8 @@ import msgspec
 
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.framing import ChunkedDecoder, Decoder, EofDecoder, LengthDecoder
-from protocols.http1.repeat import MISSES_LIMIT, Pattern
+from protocols.http1.repeat import HEAD_END, MISSES_LIMIT, Pattern
 
-HEAD_END: Final = b"\r\n\r\n"
 #: What a peer may send as head: nginx's 8k buffers are the usual bound, models' providers send up to 4 KiB.
 HEAD_LIMIT: Final = 64 << 10
 FIELDS_LIMIT: Final = 128
@@ -105,7 +104,7 @@ class ResponseHeads:
     The second and later heads are usually read by pattern, into the same ResponseHead.
     """
 
-    __slots__ = ("_block", "_head", "_misses", "_pattern", "_values")
+    __slots__ = ("_block", "_head", "_misses", "_pattern", "_values", "size")
 
     def __init__(self) -> None:
         # The last head that was parsed whole, and, from the second one on, what it is a pattern for.
@@ -115,15 +114,19 @@ class ResponseHeads:
         #: The Content-Length, and whatever else varied.
         self._values: list[bytes | None] = [None, None]
         self._misses = 0
+        #: Of the head that was read last, with its empty line.
+        self.size = 0
 
-    def read(self, block: bytes) -> ResponseHead:
-        """Parse *block*, a head with its last line's CRLF, without its empty line. Raises `WireError`."""
+    def read(self, data: bytes) -> ResponseHead | None:
+        """Read the head that *data* begins with; None where it is not complete within the limit. Raises `WireError`."""
         pattern = self._pattern
         if pattern is None and self._block and self._misses < MISSES_LIMIT:
             self._pattern = pattern = self._learn()
         if pattern is not None:
             head = self._head
-            if pattern.read(block, self._values, head.lines):
+            size = pattern.read(data, self._values, head.lines)
+            if 0 < size <= HEAD_LIMIT:
+                self.size = size
                 length = self._values[0]
                 if length is None:
                     return head
@@ -131,10 +134,16 @@ class ResponseHeads:
                     head.length = int(length)
                     self._misses = 0
                     return head
+        end = data.find(HEAD_END)
+        if end < 0 or end > HEAD_LIMIT:
+            return None
+        if pattern is not None:
             self._misses += 1
             self._pattern = None
+        self.size = end + 4
+        block = data[:end]
         self._block = b""
-        self._head = head = parse_response_head(block[:-2])
+        self._head = head = parse_response_head(block)
         self._block = block
         return head
 
@@ -144,7 +153,7 @@ class ResponseHeads:
         places: list[tuple[bytes, int, int]] = []
         relayed: list[bytes] = []
         rest = self._head.lines
-        fixed, *lines = self._block[:-2].split(b"\r\n")
+        fixed, *lines = self._block.split(b"\r\n")
         for line in lines:
             fixed += b"\r\n"
             name, _, value = line.partition(b": ")
@@ -162,7 +171,7 @@ class ResponseHeads:
             places.append((fixed + name + b": ", 0 if lower == b"content-length" else 1, piece))
             fixed = b""
         self._head.lines = [*relayed, b"".join(rest)]
-        return Pattern(places, fixed + b"\r\n")
+        return Pattern(places, fixed + HEAD_END)
 
 
 def parse_response_head(block: bytes) -> ResponseHead:
