@@ -6,7 +6,6 @@ Owns the wiring, and nothing that happens afterwards. The only module that sees 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from fnmatch import fnmatchcase
 from typing import Final
@@ -37,9 +36,6 @@ from gateway.upstream.mock import MockBackend
 from gateway.upstream.pool import Address, Pool
 from gateway.upstream.tls import client_context
 from protocols.http1.fields import FieldTable
-
-#: TLS handshakes towards all upstreams at once: each costs milliseconds of CPU, and a burst would stall the loop.
-HANDSHAKES_LIMIT: Final = 32
 
 _GET: Final = (b"GET", b"HEAD")
 
@@ -85,7 +81,7 @@ class Gateway:
             budget=self.budget,
             clock=self.clock,
         )
-        fields = FieldTable(config.auth.header.encode("ascii"))
+        fields = FieldTable(config.auth.header.encode("ascii"), _credential_fields(config))
         self.clients = Clients(front, self.proxy, _limits(config.server), self.budget, fields, self.clock, self.log)
         self._watch()
 
@@ -95,6 +91,7 @@ class Gateway:
         measures.in_flight.watch(lambda: len(self.proxy.active))
         measures.client_connections.watch(lambda: len(self.clients.open))
         measures.body_budget.watch(lambda: self.budget.used)
+        clock.on_error = lambda error: self.log.error("a sweep raised", error=repr(error))
         clock.on_lag = measures.loop_lag.observe
         clock.every_sweep(self.proxy.sweep)
         clock.every_sweep(self.clients.sweep)
@@ -113,7 +110,6 @@ class Upstreams:
         self._clock = clock
         self._measures = measures
         self._log = log
-        self._handshakes = asyncio.Semaphore(HANDSHAKES_LIMIT)
         self.standing = Standing()
         self.backends: list[Backend] = []
         self.pools: list[Pool] = []
@@ -172,7 +168,6 @@ class Upstreams:
             Address(url.host, url.port, context, url.host),
             max_idle=backend.pool.max_idle,
             idle_timeout=backend.pool.idle_timeout,
-            handshakes=self._handshakes,
             clock=self._clock,
             on_crash=lambda error: self._log.error("a step of a call raised", error=repr(error)),
         )
@@ -214,6 +209,11 @@ def _policy(backend: schema.Backend) -> Policy:
         idle=timeouts.idle,
         total=timeouts.total,
     )
+
+
+def _credential_fields(config: schema.Config) -> list[bytes]:
+    """The header fields that carry credentials to some backend."""
+    return [backend.auth.header_name.encode("ascii") for backend in config.backends if backend.auth.header_name]
 
 
 def _credentials(auth: schema.UpstreamAuth) -> bytes:

@@ -74,6 +74,10 @@ class Client(Protocol):
     def begin(self, data: bytes) -> None:
         """Send the answer's first bytes, its head among them."""
 
+    @property
+    def unsent(self) -> int:
+        """Bytes queued for it that its socket does not take yet."""
+
     def send(self, data: bytes) -> None:
         """Send more; a dead socket swallows it."""
 
@@ -283,6 +287,7 @@ class Call:
         "trace",
         "tried",
         "tries",
+        "unsent",
         "usage",
         "usage_injected",
     )
@@ -327,6 +332,8 @@ class Call:
         self.lost_reused = False
         self.deadline = self.total_deadline = NEVER
         self.idle = 0.0
+        #: Bytes queued for a client that does not read, when this was last looked at; 0 while it reads.
+        self.unsent = 0
         # outcome
         self.fault: Fault | None = None
         self.usage: Usage | None = None

@@ -7,6 +7,7 @@ Owns `Limits` and `Clients`. It refuses a single socket (`gateway.downstream`) a
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from gateway.admission.budget import ByteBudget
 from gateway.clock import Clock
@@ -15,6 +16,10 @@ from gateway.front import Front
 from gateway.observe.logs import Log
 from gateway.proxy import Proxy
 from protocols.http1.fields import FieldTable
+from protocols.http1.state import ClientState
+
+#: Owing a client something, or being owed the rest of a request.
+_BUSY: Final = frozenset({ClientState.READING, ClientState.WAITING, ClientState.ANSWERING})
 
 
 class Limits:
@@ -91,7 +96,16 @@ class Clients:
         """Act on deadlines that are past."""
         due = [connection for connection in self.open if now >= connection.deadline]
         for connection in due:
-            connection.expired(now)
+            try:
+                connection.expired()
+            except Exception as error:  # one connection's bug must not keep the others' deadlines from passing
+                self.log.error("a deadline's step raised", error=repr(error))
+                connection.abort()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being read or answered anywhere."""
+        return any(connection.state in _BUSY for connection in self.open)
 
     def drain(self) -> None:
         """Close idle connections; the others close after their answer."""

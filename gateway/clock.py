@@ -1,4 +1,4 @@
-"""Time: a coarse monotonic now, the Date field, request ids, and one sweep for coarse deadlines.
+"""Time: a coarse monotonic now, the Date field, and one sweep for coarse deadlines.
 
 Owns the only periodic timer of a worker. A deadline is a number that its owner compares during the sweep, because
 arming and cancelling a timer for each call costs 0.9 us and asyncio.timeout 4 us; the price is that deadlines fire up
@@ -28,13 +28,14 @@ monotonic_ns = time.monotonic_ns
 class Clock:
     """`now` is monotonic seconds as of the last sweep: free to read, up to `SWEEP_INTERVAL` old."""
 
-    __slots__ = ("_handle", "_loop", "_second", "_sweeps", "date", "now", "on_lag")
+    __slots__ = ("_handle", "_loop", "_second", "_sweeps", "date", "now", "on_error", "on_lag")
 
     def __init__(self) -> None:
         self.now = monotonic()
         #: The Date field's line, renewed each second.
         self.date = b""
-        #: Told how late each sweep ran, in seconds: the loop's lag.
+        #: Told what a sweep raised; and how late each sweep ran, in seconds: the loop's lag.
+        self.on_error: Callable[[Exception], None] | None = None
         self.on_lag: Callable[[float], None] | None = None
         self._second = 0
         self._sweeps: list[Callable[[float], None]] = []
@@ -66,7 +67,11 @@ class Clock:
         self._renew_date()
         self._handle = loop.call_later(SWEEP_INTERVAL, self._sweep, loop.time() + SWEEP_INTERVAL)
         for sweep in self._sweeps:
-            sweep(now)
+            try:
+                sweep(now)
+            except Exception as error:  # one sweep's bug must not stop the others, nor the clock
+                if self.on_error is not None:
+                    self.on_error(error)
 
     def _renew_date(self) -> None:
         second = int(time.time())

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 HELD_LIMIT: Final = 64 << 10
 #: Bytes queued for a client beyond what pausing the upstream can stop; past it the client is cut off.
 WRITE_LIMIT: Final = 4 << 20
+#: Bytes of a body that some clients send with a GET: read and ignored, and too few to wear the budget out.
+OPERATION_BODY_LIMIT: Final = 8 << 10
 #: Above this many queued bytes the upstream is paused, below the second it goes on.
 WRITE_HIGH, WRITE_LOW = 64 << 10, 16 << 10
 #: After an early answer: seconds and bytes of the rest of the request that are read, so that the kernel does not reset
@@ -98,10 +100,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)
         sock = transport.get_extra_info("socket")
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        peer = transport.get_extra_info("peername")
-        self.address = peer[0] if isinstance(peer, tuple) else "unix"
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.address = transport.get_extra_info("peername")[0]
         transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
         everyone = self._all
         everyone.open.add(self)
@@ -114,7 +114,7 @@ class ClientConnection(asyncio.Protocol):
             state = self.state
             if state is IDLE:
                 self._start = monotonic_ns()
-                self._read_head(data)
+                self._read_head(self._held + data if self._held else data)
             elif state is READING:
                 if self._body is not None:
                     self._read_body(data)
@@ -160,8 +160,11 @@ class ClientConnection(asyncio.Protocol):
 
     def _read_head(self, data: bytes) -> None:
         """*data* is everything since the last request, and no head in it is complete yet."""
-        if data[0] == _CR and self.state is IDLE:
+        if data[0] == _CR:
             data = _after_empty_lines(data)
+            if not data:
+                self._held = b""
+                return
         everyone = self._all
         heads = self._heads
         try:
@@ -176,6 +179,9 @@ class ClientConnection(asyncio.Protocol):
             self._held = b""
             self._held_scan = 0
         end = heads.size
+        if end > everyone.limits.head:
+            self._refuse_head(Fault(Side.CLIENT, Kind.HEAD_TOO_LARGE, "The request head is too large."))
+            return
         self._left -= 1
         self.chunked = request.http_1_1
         self.reusable = request.keep_alive and self._left > 0
@@ -227,6 +233,8 @@ class ClientConnection(asyncio.Protocol):
         self._held_scan = max(0, len(data) - 3)
 
     def _body_limit(self, call: Call) -> int:
+        if call.operation is not None:
+            return OPERATION_BODY_LIMIT
         limits = self._all.limits
         return limits.media_body if call.endpoint.media else limits.body
 
@@ -279,6 +287,8 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if transport is not None and not transport.is_closing():
             transport.write(data)
+            if self._paused_writing and self._call is not None:
+                self._all.proxy.pause(self._call)  # the last answer is still on its way
 
     def send(self, data: bytes) -> None:
         transport = self._transport
@@ -288,6 +298,10 @@ class ClientConnection(asyncio.Protocol):
         if self._paused_writing and transport.get_write_buffer_size() > WRITE_LIMIT:
             self._all.log.warning("client cut off: it does not read", client=self.address)
             transport.abort()
+
+    @property
+    def unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def answered(self) -> None:
         self._call = None
@@ -299,11 +313,14 @@ class ClientConnection(asyncio.Protocol):
             return
         self.state = CLIENT_MOVES[self.state][IDLE]
         self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout
+        self._read_on()
+        if self._held and everyone.loop is not None:
+            everyone.loop.call_soon(self._next)
+
+    def _read_on(self) -> None:
         if self._paused_reading and self._transport is not None:
             self._paused_reading = False
             self._transport.resume_reading()
-        if self._held and everyone.loop is not None:
-            everyone.loop.call_soon(self._next)
 
     def cut(self, *, told: bool) -> None:
         self._call = None
@@ -328,8 +345,7 @@ class ClientConnection(asyncio.Protocol):
     def _next(self) -> None:
         """A pipelined request waits in what is held."""
         if self.state is IDLE and self._held:
-            data, self._held = self._held, b""
-            self.data_received(data)
+            self.data_received(b"")
 
     # Ends.
 
@@ -344,10 +360,13 @@ class ClientConnection(asyncio.Protocol):
         if self.state is IDLE:
             self._close()
 
-    def expired(self, now: float) -> None:
+    def expired(self) -> None:
         """The deadline of the present state is past."""
         state = self.state
-        if self._paused_reading:
+        if state is CLOSING:
+            self.deadline = NEVER
+            self.abort()
+        elif self._paused_reading:
             self._look_for_client()
         elif state is IDLE:
             self._close()
@@ -357,15 +376,12 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse(self._call, fault, b"")
             else:
                 self._refuse_head(fault)
-        elif state is CLOSING and self._transport is not None:
-            self.deadline = NEVER
-            self._transport.abort()
 
     def _look_for_client(self) -> None:
         """A socket that is not read does not tell that its client left: ask the kernel."""
         assert self._transport is not None
         sock = self._transport.get_extra_info("socket")
-        if sock.family != socket.AF_UNIX and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _LEFT:
+        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _LEFT:
             self._transport.abort()
 
     def _refuse_head(self, fault: Fault) -> None:
@@ -406,6 +422,8 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
+        self._held = b""
+        self._read_on()
         if self._eof or not transport.can_write_eof():
             transport.close()
         else:

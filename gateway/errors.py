@@ -59,6 +59,7 @@ class Kind(Enum):
     BAD_MEDIA_TYPE = (415, "invalid_request_error", "unsupported_media_type")
     BAD_EXPECTATION = (417, "invalid_request_error", "unsupported_expectation")
     HEAD_TOO_LARGE = (431, "invalid_request_error", "head_too_large")
+    CLIENT_STALLED = (408, "invalid_request_error", "client_stopped_reading")
     CLIENT_GONE = (499, "invalid_request_error", "client_closed_request")
     INTERNAL = (500, "server_error", "internal_error")
     BAD_TRANSFER_CODING = (501, "invalid_request_error", "unsupported_transfer_encoding")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from random import getrandbits
 from typing import Final, NamedTuple, cast
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from gateway.admission.budget import ByteBudget
 from gateway.admission.keys import Keyring, Principal
@@ -170,7 +170,7 @@ class Front:
         for prefix, door in self._prefixes:
             if request.path.startswith(prefix):
                 return door
-        if request.path.startswith(b"/v1/"):
+        if request.path.startswith(b"/v1/") and not _climbs(request.path):
             path = request.path.decode("latin-1")
             for pattern, door in self._passthrough:
                 if fnmatchcase(path, pattern):
@@ -261,6 +261,12 @@ class Front:
     def _end(self, call: Call) -> None:
         call.drop_body()
         self._settler.settle(call)
+
+
+def _climbs(path: bytes) -> bool:
+    """Whether *path* has a segment that leads upwards where it is normalised: the pattern would not hold there."""
+    segments = re.split(rb"[/\\]", unquote_to_bytes(path))
+    return b".." in segments or b"." in segments
 
 
 def _judge_body_kind(endpoint: Endpoint, special: SpecialFields) -> Fault | None:

@@ -58,6 +58,8 @@ class Proxy:
             fault = self._read_json(call) or self._find_route(call)
         elif call.endpoint.body is Body.FORM:
             fault = (self._read_json(call) if _is_json(call) else self._read_form(call)) or self._find_route(call)
+        elif call.route is not None and call.route.policy.total:
+            call.total_deadline = call.deadline = self._clock.now + call.route.policy.total
         if fault is None:
             self._attempt(call)
         else:
@@ -150,6 +152,7 @@ class Proxy:
 
     def whole(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         """The usual answer that is no stream: head and body came in one read, and leave in one write."""
+        attempt.exchange = None  # it is over, and its connection may be another call's already
         if head.is_event_stream or head.status in _NOT_RELAYED_WHOLE:
             self.head(attempt, head)
             if attempt.call.attempt is attempt:
@@ -197,6 +200,9 @@ class Proxy:
             self._commit_body(attempt, head, payload)
             return
         payload = attempt.held + payload
+        if attempt.call.endpoint.body is Body.ANY:
+            self._commit_events(attempt, head, payload)  # passed through untouched, whatever it says
+            return
         verdict = self._judge_first_event(payload)
         if verdict is None:
             attempt.held = payload
@@ -214,7 +220,7 @@ class Proxy:
             if carries_error(data):
                 text = "The upstream sent an error in place of an answer."
                 return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR_EVENT, text, Retry.REPEATABLE, body=data)
-            if data[:1] not in b"{[" or data == b"[DONE]":
+            if data[:1] not in (b"{", b"[") or data == b"[DONE]":
                 text = "The upstream's stream did not begin with an answer."
                 return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE)
             return True
@@ -328,13 +334,21 @@ class Proxy:
         self.failed(attempt, fault)
 
     def pause(self, call: Call) -> None:
-        """The client reads slowly."""
-        if call.attempt is not None and call.attempt.exchange is not None:
-            call.attempt.exchange.pause()
+        """The client reads slowly: the upstream waits, and the client gets as long as a stalled upstream would."""
+        attempt = call.attempt
+        if attempt is not None and attempt.exchange is not None:
+            attempt.exchange.pause()
+            call.unsent = call.client.unsent
+            idle = call.route.policy.idle if call.route is not None else 0.0
+            if idle:
+                call.deadline = min(call.total_deadline, self._clock.now + idle)
 
     def resume(self, call: Call) -> None:
-        if call.attempt is not None and call.attempt.exchange is not None:
-            call.attempt.exchange.resume()
+        attempt = call.attempt
+        if attempt is not None and attempt.exchange is not None:
+            call.unsent = 0
+            call.deadline = min(call.total_deadline, self._clock.now + call.idle) if call.idle else call.total_deadline
+            attempt.exchange.resume()
 
     def _stop(self, call: Call, fault: Fault) -> None:
         attempt = call.attempt
@@ -358,22 +372,32 @@ class Proxy:
         """End the calls whose deadline is past."""
         due = [call for call in self.active if now >= call.deadline]
         for call in due:
-            self._expire(call, now)
+            try:
+                self._expire(call, now)
+            except Exception:  # a bug of ours ends its own call, and no other
+                self.crashed(call)
 
     def _expire(self, call: Call, now: float) -> None:
         attempt = call.attempt
-        if now < call.total_deadline and attempt is not None and attempt.sink is not None:
+        side, kind = Side.UPSTREAM, Kind.UPSTREAM_SLOW
+        if now >= call.total_deadline:
+            text = "The call took longer than its total time."
+        elif call.unsent and call.route is not None:
+            unsent = call.client.unsent
+            if unsent < call.unsent:  # slow, but it reads
+                call.unsent = unsent
+                call.deadline = min(call.total_deadline, now + call.route.policy.idle)
+                return
+            side, kind, text = Side.CLIENT, Kind.CLIENT_STALLED, "The client stopped reading."
+        elif attempt is not None and attempt.sink is not None:
             quiet_until = attempt.sink.at_last + call.idle
             if now < quiet_until:  # bytes came since the deadline was set: it is only moved when it is reached
                 call.deadline = min(call.total_deadline, quiet_until)
                 return
-        if now >= call.total_deadline:
-            text = "The call took longer than its total time."
-        elif call.phase is RELAYING:
             text = "The upstream's stream stalled."
         else:
             text = "The upstream did not begin to answer in time."
-        self.stop(call, Fault(Side.UPSTREAM, Kind.UPSTREAM_SLOW, text, Retry.NEVER, timed_out=True))
+        self.stop(call, Fault(side, kind, text, Retry.NEVER, timed_out=True))
 
     # Faults to the client.
 

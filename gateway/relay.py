@@ -141,7 +141,7 @@ class BodySink:
         self._client.send((framed or chunk(payload)) if self._chunked else payload)
 
     def end(self) -> None:
-        self._call.usage = find_usage(self._window)
+        self._call.usage = find_usage(self._window[-USAGE_WINDOW:])
         if self._chunked:
             self._client.send(LAST_CHUNK)
 

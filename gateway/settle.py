@@ -29,7 +29,7 @@ _METHODS: Final = {
 _SECONDS: Final = 1e-9
 #: Calls counted at once: so many that the code runs warm, so few that what is left of them stays in the cache.
 BATCH: Final = 64
-#: A model's name is the client's text until a route is found for it.
+#: Characters of a model's name that are logged where the name is the client's text.
 _MODEL_LIMIT: Final = 256
 
 
@@ -225,7 +225,7 @@ def _line(call: Call, ending: str, now: int, stamp: str) -> AccessLine:
         principal.name if principal is not None else None,
         _METHODS.get(call.request.method, "other"),
         call.endpoint.path,
-        call.model if call.route is not None else str(redact(call.model[:_MODEL_LIMIT])),
+        _shown_model(call),
         peer.backend.name if peer is not None else None,
         peer.url if peer is not None else None,
         call.status,
@@ -257,3 +257,11 @@ def _line(call: Call, ending: str, now: int, stamp: str) -> AccessLine:
         line.completion_tokens = usage.completion
         line.cached_tokens = usage.cached
     return line
+
+
+def _shown_model(call: Call) -> str:
+    """A model that is named in the configuration as it is; any other is the client's text."""
+    model = call.model
+    if call.route is not None and call.route.label == model:
+        return model
+    return str(redact(model[:_MODEL_LIMIT]))

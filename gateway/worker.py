@@ -104,7 +104,7 @@ class Worker:
         # 3. Idle connections close now, the others after their answer.
         gateway.clients.drain()
         # 4. Calls run on, up to the drain's time.
-        await self._wait(settings.drain_timeout, lambda: not gateway.proxy.active)
+        await self._wait(settings.drain_timeout, lambda: not gateway.clients.busy)
         # 5. What still runs is ended, and told so: a stream gets an error event and no [DONE].
         for call in list(gateway.proxy.active):
             gateway.proxy.stop(call, Fault(Side.GATEWAY, Kind.DRAINING, "The gateway is shutting down."))

@@ -26,7 +26,7 @@ def may_retry(call: Call, fault: Fault) -> bool:
     if route is None:
         return False
     if fault.retry is Retry.UNSENT:
-        return call.tries < route.tries
+        return call.tries - call.lost_reused < route.tries
     if fault.retry is Retry.REUSED:
         return call.repeatable and not call.lost_reused
     return False

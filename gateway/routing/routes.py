@@ -86,6 +86,7 @@ class Routes:
     """The model table. Exact names win over patterns, longer patterns over shorter ones."""
 
     MEMO_LIMIT: Final = 1024
+    MEMO_NAME_LIMIT: Final = 128
 
     def __init__(self, groups: Iterable[Group], default: str = "") -> None:
         self.groups = {group.name: group for group in groups}
@@ -105,7 +106,8 @@ class Routes:
     def learn(self, name: str, models: Iterable[str]) -> None:
         """Backend *name* told which models it serves."""
         group = self.groups[name]
-        group.models = {model: model for model in models}
+        # A backend that lists "*" must not become everybody's: patterns are the configuration's to give.
+        group.models = {model: model for model in models if not _is_pattern(model)}
         group.known = True
         self._build()
 
@@ -132,9 +134,10 @@ class Routes:
         return None
 
     def _remember(self, model: str, route: Route) -> Route:
-        if len(self._memo) >= self.MEMO_LIMIT:
-            self._memo.clear()
-        self._memo[model] = route
+        if len(model) <= self.MEMO_NAME_LIMIT:
+            if len(self._memo) >= self.MEMO_LIMIT:
+                self._memo.clear()
+            self._memo[model] = route
         return route
 
     def _build(self) -> None:
@@ -149,9 +152,13 @@ class Routes:
         for model, groups in serving.items():
             renames = {group.name: group.models[model] for group in groups if group.models[model] != model}
             route = Route(model, groups, renames or None)
-            if "*" in model or "?" in model or "[" in model:
+            if _is_pattern(model):
                 self._patterns.append((model, route))
             else:
                 self.exact[model] = route
                 self._owners[model] = groups[0].name
         self._patterns.sort(key=lambda entry: -len(entry[0]))
+
+
+def _is_pattern(model: str) -> bool:
+    return "*" in model or "?" in model or "[" in model

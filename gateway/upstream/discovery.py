@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.observe.logs import Log
 from gateway.upstream.http import Target
-from gateway.upstream.inquiry import InquiryError, ask
+from gateway.upstream.inquiry import ask
 from protocols.openai.models import parse_models
 
 #: Seconds to wait for one list.
@@ -50,7 +50,7 @@ class Discovery:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        wait = FIRST_WAIT
+        wait = FIRST_WAIT / 2
         while True:
             wait = self._refresh if await self._ask_peers() else min(wait * 2, self._refresh)
             # Gateways that were started together should not ask together.
@@ -61,7 +61,7 @@ class Discovery:
         for target in self._targets:
             try:
                 models = parse_models(await ask(target, b"/v1/models", ASK_TIME))
-            except (InquiryError, ValueError) as error:
+            except Exception as error:  # whatever it is, the next wait ends and the backend is asked again
                 self._log.warning("no list of models", upstream=self._name, reason=str(error))
                 continue
             if models != self._known:

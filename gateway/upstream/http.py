@@ -13,6 +13,7 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -102,25 +103,27 @@ class HttpBackend:
 
     def begin(self, call: Call, attempt: Attempt) -> None:
         target = self._targets[attempt.peer]
+        request = self._request(call, target)
         # After one worn-out connection the others of its age may be worn out too: the second try gets a fresh one.
         connection = target.pool.take_nowait() if not call.lost_reused else None
         if connection is not None:
             attempt.reused = True
-            connection.send(attempt, self._request(call, target))
+            connection.send(attempt, request)
             return
         attempt.connecting()
         attempt.exchange = connecting = _Connecting()
-        task = asyncio.get_running_loop().create_task(self._connect(call, attempt, target))
+        task = asyncio.get_running_loop().create_task(self._connect(request, attempt, target))
         connecting.task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, call: Call, attempt: Attempt, target: Target) -> None:
+    async def _connect(self, request: bytes, attempt: Attempt, target: Target) -> None:
         """Connect and send; cancelled by the attempt's abort."""
         try:
-            request = self._request(call, target)
             async with asyncio.timeout(self._connect_timeout):
                 connection = await target.pool.open()
+            connection.send(attempt, request)
+            return
         except TimeoutError:
             text = "The upstream could not be reached in time."
             fault = Fault(Side.UPSTREAM, Kind.NO_PEER, text, Retry.UNSENT, timed_out=True)
@@ -132,9 +135,6 @@ class HttpBackend:
         except Exception as error:
             target.pool.crashed(error)
             attempt.crashed()
-            return
-        else:
-            connection.send(attempt, request)
             return
         attempt.fail(fault)
 
@@ -176,8 +176,8 @@ class HttpBackend:
     def _path_and_query(self, request: Request) -> bytes:
         query = request.query
         if self._query_secret:
-            secret = self._query_secret + b"="
-            query = b"&".join(pair for pair in query.split(b"&") if not pair.startswith(secret))
+            pairs = query.split(b"&")
+            query = b"&".join(pair for pair in pairs if unquote_to_bytes(pair.partition(b"=")[0]) != self._query_secret)
         return request.path + b"?" + query if query else request.path
 
     def _body(self, call: Call) -> bytes:

@@ -88,7 +88,9 @@ async def ask(target: Target, path: bytes, within: float) -> bytes:
     inquiry = _Inquiry(asyncio.get_running_loop().create_future())
     try:
         async with asyncio.timeout(within):
-            connection = target.pool.take_nowait() or await target.pool.open()
+            connection = (
+                await target.pool.open()
+            )  # a fresh one: an idle one may be worn out, and nothing is retried here
             connection.send(inquiry, target.start(b"GET", path) + b"accept: application/json\r\n\r\n")
             return await inquiry.answer()
     except TimeoutError:

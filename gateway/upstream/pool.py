@@ -18,6 +18,9 @@ from typing import Final, NamedTuple
 from gateway.clock import Clock
 from gateway.upstream.connection import UpstreamConnection
 
+#: TLS handshakes towards one peer at once: each costs milliseconds of CPU, and a burst would stall the loop. Each peer
+#: has its own bound, so that one that never answers keeps no other from being reached.
+HANDSHAKES_LIMIT: Final = 16
 #: A peer that tells its keep-alive timeout gets this much of it: the rest is for the race with its FIN.
 TOLD_SHARE: Final = 0.8
 
@@ -53,7 +56,6 @@ class Pool:
         *,
         max_idle: int,
         idle_timeout: float,
-        handshakes: asyncio.Semaphore,
         clock: Clock,
         on_crash: Callable[[Exception], None],
     ) -> None:
@@ -61,7 +63,7 @@ class Pool:
         self._max_idle = max_idle
         #: May shrink, when the peer tells that it closes sooner.
         self._idle_timeout = idle_timeout
-        self._handshakes = handshakes
+        self._handshakes = asyncio.Semaphore(HANDSHAKES_LIMIT)
         self._clock = clock
         self._on_crash = on_crash
         self.idle: list[UpstreamConnection] = []

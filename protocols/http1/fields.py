@@ -6,6 +6,7 @@ Owns the table, and the memo of lines that were seen before. Used by `protocols.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
@@ -124,9 +125,12 @@ class FieldTable:
 
     LIMIT: Final = 2048
     LINE_LIMIT: Final = 256
+    NAME_LIMIT: Final = 64
 
-    def __init__(self, key_header: bytes = b"x-api-key") -> None:
-        self._roles = {**_ROLES, key_header.lower(): Role.API_KEY}
+    def __init__(self, key_header: bytes = b"x-api-key", credentials: Iterable[bytes] = ()) -> None:
+        """*credentials* are fields that the gateway itself puts into requests: a client's own end here."""
+        dropped = {name.lower(): Role.DROP for name in credentials}
+        self._roles = {**dropped, **_ROLES, key_header.lower(): Role.API_KEY}
         self._names: dict[bytes, int] = {}
         self.lines: dict[bytes, Line] = {}
 
@@ -157,7 +161,8 @@ class FieldTable:
         role = int(self._roles.get(lower, FORWARD))
         if role == FORWARD and (b"_" in lower or lower.startswith(_DROPPED_PREFIXES)):
             role = DROP  # a name with an underscore can pose as one with a hyphen behind CGI-style servers
-        if len(self._names) >= self.LIMIT:
-            self._names.clear()
-        self._names[name] = role
+        if len(name) <= self.NAME_LIMIT:
+            if len(self._names) >= self.LIMIT:
+                self._names.clear()
+            self._names[name] = role
         return role

@@ -21,8 +21,7 @@ MISSES_LIMIT: Final = 8
 class Pattern:
     """A head as fixed parts with a value after each, and a last fixed part.
 
-    A value that travels on must be printable ASCII; with any other byte in it the head goes to the parser. One that
-    does not travel on is judged by whoever reads it.
+    A value must be printable ASCII; with any other byte in it the head goes to the parser.
     """
 
     __slots__ = ("_places", "_rest", "_size")
@@ -50,10 +49,10 @@ class Pattern:
             at += size
             end = data.find(b"\r\n", at)
             value = data[at:end]
+            if not value.isdigit() and not (value.isascii() and value.decode("ascii").isprintable()):
+                return 0
             values[index] = value
             if piece >= 0:
-                if not value.isascii() or not value.decode("ascii").isprintable():
-                    return 0
                 pieces[piece] = value
             at = end
         return at + self._size if data.startswith(self._rest, at) else 0

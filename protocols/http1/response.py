@@ -144,7 +144,8 @@ class ResponseHeads:
         block = data[:end]
         self._block = b""
         self._head = head = parse_response_head(block)
-        self._block = block
+        if head.status >= 200 and head.status not in (204, 304):  # where a Content-Length tells the body's length
+            self._block = block
         return head
 
     def _learn(self) -> Pattern:

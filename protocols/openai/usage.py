@@ -6,6 +6,7 @@ APIs are known: chat's prompt_tokens and the newer input_tokens (responses, imag
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
@@ -16,6 +17,10 @@ USAGE_KEY: Final = b'"usage"'
 USAGE_NULL: Final = b'"usage":null'
 #: Answers larger than this are searched in their last part only: usage follows the content in every known backend.
 USAGE_WINDOW: Final = 8 << 10
+
+
+#: A usage object: numbers, and at most one level of objects with numbers. Bounded, so that hostile bytes cost nothing.
+_OBJECT: Final = re.compile(rb'"usage"\s{0,8}:\s{0,8}(\{[^{}]{0,1024}(?:\{[^{}]{0,512}\}[^{}]{0,512}){0,8}\})')
 
 
 class _Details(msgspec.Struct):
@@ -71,17 +76,8 @@ def usage_of_answer(body: bytes) -> Usage | None:
 def find_usage(window: bytes) -> Usage | None:
     """The last usage object in *window*, part of an answer's JSON; None where there is none or it is not sane."""
     at = window.rfind(USAGE_KEY)
-    while at >= 0:
-        start = window.find(b"{", at, at + len(USAGE_KEY) + 8)
-        if start >= 0 and window[at + len(USAGE_KEY) : start].strip() == b":":
-            # No text stands in a usage object, so its end is where the braces are even.
-            end = window.find(b"}", start)
-            while end >= 0:
-                if window.count(b"{", start, end) == window.count(b"}", start, end + 1):
-                    return _decode_usage(window[start : end + 1])
-                end = window.find(b"}", end + 1)
-        at = window.rfind(USAGE_KEY, 0, at)
-    return None
+    match = _OBJECT.match(window, at) if at >= 0 else None
+    return _decode_usage(match[1]) if match is not None else None
 
 
 def _decode_usage(text: bytes) -> Usage | None:
