@@ -107,6 +107,11 @@ class Clients:
         """Whether a request is being read or answered anywhere."""
         return any(connection.state in _BUSY for connection in self.open)
 
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that clients have not taken yet."""
+        return sum(connection.unsent for connection in self.open)
+
     def drain(self) -> None:
         """Close idle connections; the others close after their answer."""
         self.draining = True

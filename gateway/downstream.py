@@ -64,6 +64,7 @@ class ClientConnection(asyncio.Protocol):
         "_paused_writing",
         "_start",
         "_transport",
+        "_unsent",
         "address",
         "chunked",
         "deadline",
@@ -86,6 +87,7 @@ class ClientConnection(asyncio.Protocol):
         self._held_scan = 0
         self._eof = False
         self._discarded = 0
+        self._unsent = 0
         self._paused_reading = False
         self._paused_writing = False
         # request
@@ -101,7 +103,8 @@ class ClientConnection(asyncio.Protocol):
         self._transport = transport = cast("asyncio.Transport", transport)
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.address = transport.get_extra_info("peername")[0]
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if peer else ""  # a client may be gone before it is accepted
         transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
         everyone = self._all
         everyone.open.add(self)
@@ -112,7 +115,9 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             state = self.state
-            if state is IDLE:
+            if state is IDLE and self._paused_writing:
+                self._hold(data)  # no further answer for a client that does not read the last one
+            elif state is IDLE:
                 self._start = monotonic_ns()
                 self._read_head(self._held + data if self._held else data)
             elif state is READING:
@@ -155,6 +160,8 @@ class ClientConnection(asyncio.Protocol):
         self._paused_writing = False
         if self._call is not None:
             self._all.proxy.resume(self._call)
+        else:
+            self._next()
 
     # Reading a request.
 
@@ -288,7 +295,7 @@ class ClientConnection(asyncio.Protocol):
         if transport is not None and not transport.is_closing():
             transport.write(data)
             if self._paused_writing and self._call is not None:
-                self._all.proxy.pause(self._call)  # the last answer is still on its way
+                self._all.proxy.pause(self._call)  # it paused within this very write
 
     def send(self, data: bytes) -> None:
         transport = self._transport
@@ -314,7 +321,7 @@ class ClientConnection(asyncio.Protocol):
         self.state = CLIENT_MOVES[self.state][IDLE]
         self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout
         self._read_on()
-        if self._held and everyone.loop is not None:
+        if self._held and not self._paused_writing and everyone.loop is not None:
             everyone.loop.call_soon(self._next)
 
     def _read_on(self) -> None:
@@ -326,8 +333,7 @@ class ClientConnection(asyncio.Protocol):
         self._call = None
         if self.state in (CLOSING, CLOSED):
             return
-        self.state = CLIENT_MOVES[self.state][CLOSING]
-        self.deadline = self._all.clock.now + LINGER_TIME
+        self._begin_closing()
         transport = self._transport
         if transport is None:
             return
@@ -364,8 +370,7 @@ class ClientConnection(asyncio.Protocol):
         """The deadline of the present state is past."""
         state = self.state
         if state is CLOSING:
-            self.deadline = NEVER
-            self.abort()
+            self._finish_closing()
         elif self._paused_reading:
             self._look_for_client()
         elif state is IDLE:
@@ -376,6 +381,16 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse(self._call, fault, b"")
             else:
                 self._refuse_head(fault)
+
+    def _finish_closing(self) -> None:
+        """The last answer has had its time, unless the client is still taking it."""
+        unsent = self.unsent
+        if 0 < unsent < self._unsent:
+            self._unsent = unsent
+            self.deadline = self._all.clock.now + self._all.limits.body_timeout
+        else:
+            self.deadline = NEVER
+            self.abort()
 
     def _look_for_client(self) -> None:
         """A socket that is not read does not tell that its client left: ask the kernel."""
@@ -417,17 +432,23 @@ class ClientConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Send what is queued, say FIN, and read on for a moment."""
-        self.state = CLIENT_MOVES[self.state][CLOSING]
-        self.deadline = self._all.clock.now + LINGER_TIME
+        self._begin_closing()
         transport = self._transport
         if transport is None:
             return
-        self._held = b""
-        self._read_on()
         if self._eof or not transport.can_write_eof():
             transport.close()
         else:
             transport.write_eof()
+
+    def _begin_closing(self) -> None:
+        everyone = self._all
+        self.state = CLIENT_MOVES[self.state][CLOSING]
+        self._held = b""
+        self._read_on()
+        unsent = self.unsent
+        self._unsent = unsent + 1
+        self.deadline = everyone.clock.now + (everyone.limits.body_timeout if unsent else LINGER_TIME)
 
     def _discard(self, size: int) -> None:
         self._discarded += size

@@ -109,7 +109,7 @@ class Worker:
         for call in list(gateway.proxy.active):
             gateway.proxy.stop(call, Fault(Side.GATEWAY, Kind.DRAINING, "The gateway is shutting down."))
         # 6. Answers leave; then sockets close.
-        await self._wait(FLUSH_TIME, lambda: not gateway.clients.open, patient=True)
+        await self._wait(FLUSH_TIME, lambda: not gateway.clients.unsent, patient=True)
         gateway.clients.abort()
         # 7. Backends and timers end, the log last.
         for discovery in gateway.discoveries:

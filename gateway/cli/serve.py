@@ -49,15 +49,22 @@ def run(arguments: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    only_mock = [backend.name for backend in config.backends] == ["mock"] and not arguments.config
+    keys = [key.name for key in config.auth.keys]
+    first_try = [backend.name for backend in config.backends] == ["mock"] and keys == ["dev"]
 
     def ready(url: str) -> None:
-        if only_mock:
+        if first_try:
             print(_HINT.format(url=url), file=sys.stderr, flush=True)
 
     try:
         return worker.run(config, ready)
     except worker.ListenError as error:
+        print(f"headrace: {error}", file=sys.stderr)
+        return 2
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # a log that cannot be opened, a certificate that cannot be read, mock options
         print(f"headrace: {error}", file=sys.stderr)
         return 2
 

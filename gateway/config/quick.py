@@ -45,6 +45,10 @@ NOT_SUPPORTED: Final = (
 )
 
 
+#: The likeliest slips. Other GATEWAY_* variables may be somebody else's (Kubernetes sets some for a service "gateway").
+_SINGULAR: Final = {"GATEWAY_UPSTREAM", "GATEWAY_API_KEY"}
+
+
 def given(environ: Mapping[str, str]) -> bool:
     """True where the quick form is used. An empty variable counts as none: compose files pass them on so."""
     return any(environ.get(name) for name in (UPSTREAMS, API_KEYS, DEFAULT_UPSTREAM))
@@ -55,6 +59,8 @@ def apply(root: Table, environ: Mapping[str, str], faults: Faults) -> None:
     for name in NOT_SUPPORTED:
         if environ.get(name):
             faults.add(f"environment {name}", "", "not supported by this version")
+    for name in _SINGULAR & environ.keys():
+        faults.add(f"environment {name}", "", f'is not a variable of the quick form, did you mean "{name}S"?')
     for part in environ.get(UPSTREAMS, "").split(";"):
         if part.strip():
             _add_upstream(root, part.strip(), faults)

@@ -95,8 +95,20 @@ def _server(config: Config, report: Report) -> None:
         report(("server", "host"), f"is {shown(host)}, expected an IP address or the name of a host")
 
 
+#: Fields that requests are framed, routed or traced by.
+_TAKEN_FIELDS: Final = frozenset(
+    {
+        *("authorization", "connection", "content-encoding", "content-length", "content-type", "expect", "host"),
+        *("idempotency-key", "origin", "te", "traceparent", "transfer-encoding", "upgrade", "x-backend"),
+        *("x-request-id", "x-trace-id"),
+    }
+)
+
+
 def _auth(config: Config, report: Report) -> None:
     auth = config.auth
+    if auth.header.lower() in _TAKEN_FIELDS:
+        report(("auth", "header"), f"is {shown(auth.header)}, which means something else, expected a header of its own")
     if not TOKEN.fullmatch(auth.header):
         report(("auth", "header"), f"is {shown(auth.header)}, expected the name of a header (RFC 9110, 5.1)")
     if not _PARAMETER.fullmatch(auth.query_param):
