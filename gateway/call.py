@@ -71,6 +71,9 @@ class Client(Protocol):
     #: True while the connection may live on after this answer; whoever ends the answer by closing sets it False.
     reusable: bool
 
+    def answer(self, data: bytes) -> None:
+        """Send an answer that is whole, and go on as `answered` says."""
+
     def begin(self, data: bytes) -> None:
         """Send the answer's first bytes, its head among them."""
 
@@ -349,8 +352,11 @@ class Call:
         """Let go of the request's body and give its bytes back; harmless when done before."""
         held = self.budget_held
         if held:
-            self.budget.give(held)
             self.budget_held = 0
+            budget = self.budget
+            budget.used -= held
+            if budget.used < 0:
+                raise AssertionError("the byte budget fell below zero")
         self.body = b""
         self.fields = None
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 HELD_LIMIT: Final = 64 << 10
 #: Bytes queued for a client beyond what pausing the upstream can stop; past it the client is cut off.
 WRITE_LIMIT: Final = 4 << 20
-#: Bytes of a body that some clients send with a GET: read and ignored, and too few to wear the budget out.
-OPERATION_BODY_LIMIT: Final = 8 << 10
 #: Above this many queued bytes the upstream is paused, below the second it goes on.
 WRITE_HIGH, WRITE_LOW = 64 << 10, 16 << 10
 #: After an early answer: seconds and bytes of the rest of the request that are read, so that the kernel does not reset
@@ -197,7 +195,7 @@ class ClientConnection(asyncio.Protocol):
         if fault is None and len(data) - end == length and not request.chunked:
             # The usual case: one request, whole, in one read.
             call = self._call
-            fault = take_budget(call, length, self._body_limit(call)) if length else None
+            fault = take_budget(call, length, self._all.limits) if length else None
             if fault is None:
                 self._complete(call, data[end:], self._start)
             else:
@@ -208,16 +206,15 @@ class ClientConnection(asyncio.Protocol):
     def _go_on(self, call: Call, fault: Fault | None, rest: bytes) -> None:
         """The head is read, but the request did not come alone in one read, or cannot be served."""
         request = call.request
-        limit = self._body_limit(call)
         if fault is None and request.length and not request.chunked:
-            fault = take_budget(call, request.length, limit)
+            fault = take_budget(call, request.length, self._all.limits)
         if fault is not None:
             self._refuse(call, fault, rest)
         elif not request.chunked and len(rest) >= request.length:
             self._held = rest[request.length :]
             self._complete(call, rest[: request.length], self._start)
         else:
-            self._begin_body(call, limit)
+            self._begin_body(call)
             if rest:
                 self._read_body(rest)
 
@@ -239,17 +236,11 @@ class ClientConnection(asyncio.Protocol):
         self._held = data
         self._held_scan = max(0, len(data) - 3)
 
-    def _body_limit(self, call: Call) -> int:
-        if call.operation is not None:
-            return OPERATION_BODY_LIMIT
-        limits = self._all.limits
-        return limits.media_body if call.endpoint.media else limits.body
-
-    def _begin_body(self, call: Call, limit: int) -> None:
+    def _begin_body(self, call: Call) -> None:
         """The body is still coming: let the client send."""
         if self.state is IDLE:
             self.state = CLIENT_MOVES[self.state][READING]
-        self._body = BodyIntake(call, limit)
+        self._body = BodyIntake(call, self._all.limits)
         self.deadline = self._all.clock.now + self._all.limits.body_timeout
         if call.request.special[_EXPECT] is not None and call.request.http_1_1:
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -288,6 +279,19 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = 0.0  # each sweep looks whether the client is still there
 
     # Writing an answer: the face that the relay sees (call.Client).
+
+    def answer(self, data: bytes) -> None:
+        self.state = state = CLIENT_MOVES[self.state][ANSWERING]
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
+        everyone = self._all
+        if self._held or not self.reusable or everyone.draining:
+            self.answered()
+            return
+        self._call = None
+        self.state = CLIENT_MOVES[state][IDLE]
+        self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout
 
     def begin(self, data: bytes) -> None:
         self.state = CLIENT_MOVES[self.state][ANSWERING]

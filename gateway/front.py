@@ -8,6 +8,7 @@ relayed call (`gateway.proxy`) and what operations say (`gateway.admin`). One Fr
 from __future__ import annotations
 
 import re
+from binascii import hexlify
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from random import getrandbits
@@ -130,7 +131,7 @@ class Front:
         special = request.special
         id = special[_REQUEST_ID]
         if id is None or not _ID.fullmatch(id):
-            id = b"%032x" % getrandbits(128)
+            id = hexlify(getrandbits(128).to_bytes(16))
         trace = special[_TRACE_ID]
         if trace is None or not _ID.fullmatch(trace):
             parent = special[_TRACEPARENT] or b""
@@ -225,7 +226,7 @@ class Front:
 
     def refuse_head(self, client: Client, fault: Fault, at_start: int) -> None:
         """Answer *fault* to bytes that are no request."""
-        id = b"%032x" % getrandbits(128)
+        id = hexlify(getrandbits(128).to_bytes(16))
         self._fault(Call(client, Request(), NOWHERE, self._budget, None, None, b"", id, id, at_start), fault)
 
     def gone(self, call: Call) -> None:

@@ -6,7 +6,7 @@ body that does not come with its head).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.call import Call
 from gateway.errors import Fault, Kind, Side
@@ -17,10 +17,23 @@ from protocols.http1.framing import ChunkedDecoder, Decoder, LengthDecoder
 #: sends framing, not a body (CVE-2024-22019).
 OVERHEAD_LIMIT: Final = 16 << 10
 OVERHEAD_SHARE: Final = 4
+#: Bytes of a body that some clients send with a GET: read and ignored, and too few to wear the budget out.
+OPERATION_BODY_LIMIT: Final = 8 << 10
 
 
-def take_budget(call: Call, size: int, limit: int) -> Fault | None:
-    """Take *size* more body bytes for *call*, whose whole body may have *limit*; nothing is taken with a fault."""
+class Limits(Protocol):
+    """Bytes that a whole body may have, by whether its endpoint takes images or sound."""
+
+    body: int
+    media_body: int
+
+
+def take_budget(call: Call, size: int, limits: Limits) -> Fault | None:
+    """Take *size* more body bytes for *call*; nothing is taken with a fault."""
+    if call.operation is not None:
+        limit = OPERATION_BODY_LIMIT
+    else:
+        limit = limits.media_body if call.endpoint.media else limits.body
     if size + call.budget_held > limit:
         return Fault(Side.CLIENT, Kind.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
     budget = call.budget
@@ -34,11 +47,11 @@ def take_budget(call: Call, size: int, limit: int) -> Fault | None:
 class BodyIntake:
     """One body that is still coming. A length that is known is taken from the budget at once."""
 
-    __slots__ = ("_call", "_decoder", "_limit", "_parts", "_size", "_wire")
+    __slots__ = ("_call", "_decoder", "_limits", "_parts", "_size", "_wire")
 
-    def __init__(self, call: Call, limit: int) -> None:
+    def __init__(self, call: Call, limits: Limits) -> None:
         self._call = call
-        self._limit = limit
+        self._limits = limits
         request = call.request
         self._decoder: Decoder = ChunkedDecoder() if request.chunked else LengthDecoder(request.length)
         self._parts: list[bytes] = []
@@ -58,7 +71,7 @@ class BodyIntake:
         if payload:
             self._parts.append(payload)
             if self._call.request.chunked:
-                return take_budget(self._call, len(payload), self._limit)
+                return take_budget(self._call, len(payload), self._limits)
         return None
 
     @property

@@ -167,14 +167,13 @@ class Proxy:
         if not state.proven:
             state.answered()
         state.end()
-        call.attempt = attempt.exchange = None
+        call.attempt = None
         call.phase = PHASE_MOVES[call.phase][RELAYING]
         call.usage = usage_of_answer(body)
         relay_whole(call, attempt, head, body, self._clock.date)
         self.active.discard(call)
         call.drop_body()
         self._settler.settle(call, attempt)
-        call.client.answered()
 
     def head(self, attempt: Attempt, head: ResponseHead) -> None:
         """The upstream's verdict. Nothing is told to the client before the first body bytes are sound."""

@@ -74,14 +74,14 @@ def answer_whole(call: Call, head: ResponseHead, body: bytes, date: bytes, more:
 
 
 def relay_whole(call: Call, attempt: Attempt, head: ResponseHead, body: bytes, date: bytes) -> None:
-    """Relay an answer that came whole: one write, no sink.
+    """Relay an answer that came whole: one write, no sink. The client's connection goes on to its next request.
 
     Server-Timing: milliseconds of the gateway until its first attempt, and of the upstream until its answer.
     """
     client = call.client
     call.status = head.status
     call.bytes_out = len(body)
-    client.begin(
+    client.answer(
         b"%b%b%bx-request-id: %b\r\nx-trace-id: %b\r\n%b%bserver-timing: gw;dur=%.3f, up;dur=%.3f\r\n"
         b"%bcontent-length: %d\r\n\r\n%b"
         % (

@@ -62,16 +62,16 @@ class AccessLine(msgspec.Struct):
     bytes_out: int
     events: int
     t_total: int
-    t_read: int = -1
-    t_admit: int = -1
-    t_queue: int = -1
-    t_connect: int = -1
-    t_head: int = -1
-    t_first: int = -1
-    t_body: int = -1
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
+    t_read: int
+    t_admit: int
+    t_queue: int
+    t_connect: int
+    t_head: int
+    t_first: int
+    t_body: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
 
 
 class _Cells:
@@ -213,9 +213,10 @@ class Settler:
 
 def _line(call: Call, ending: str, now: int, stamp: str) -> AccessLine:
     """*now*: when the call was over; *stamp*: the same as text."""
-    peer, principal, fault = call.peer, call.principal, call.fault
-    start = call.at_start
-    line = AccessLine(
+    peer, principal, fault, usage = call.peer, call.principal, call.fault, call.usage
+    start, begin, attempt, sent = call.at_start, call.at_begin, call.at_attempt, call.at_sent
+    head, first = call.at_head, call.at_first
+    return AccessLine(
         stamp,
         "info",
         "call",
@@ -237,26 +238,17 @@ def _line(call: Call, ending: str, now: int, stamp: str) -> AccessLine:
         call.bytes_out,
         call.events,
         (now - start) // 1000,
+        (begin - start) // 1000 if begin else -1,
+        (attempt - begin) // 1000 if attempt else -1,
+        -1,
+        (sent - attempt) // 1000 if sent else -1,
+        (head - sent) // 1000 if head else -1,
+        (first - head) // 1000 if first else -1,
+        (now - first) // 1000 if first else -1,
+        usage.prompt if usage is not None else None,
+        usage.completion if usage is not None else None,
+        usage.cached if usage is not None else None,
     )
-    begin, attempt, sent, head, first = call.at_begin, call.at_attempt, call.at_sent, call.at_head, call.at_first
-    if first:  # an answer: every phase was reached
-        line.t_read = (begin - start) // 1000
-        line.t_admit = (attempt - begin) // 1000
-        line.t_connect = (sent - attempt) // 1000
-        line.t_head = (head - sent) // 1000
-        line.t_first = (first - head) // 1000
-        line.t_body = (now - first) // 1000
-    elif begin:
-        line.t_read = (begin - start) // 1000
-        line.t_admit = (attempt - begin) // 1000 if attempt else -1
-        line.t_connect = (sent - attempt) // 1000 if sent else -1
-        line.t_head = (head - sent) // 1000 if head else -1
-    usage = call.usage
-    if usage is not None:
-        line.prompt_tokens = usage.prompt
-        line.completion_tokens = usage.completion
-        line.cached_tokens = usage.cached
-    return line
 
 
 def _shown_model(call: Call) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 class ByteBudget:
     """Taken as body bytes are announced or arrive, given back when the body is dropped.
 
-    Who takes compares `used` with `limit` first, and adds to `used` in the same breath (`gateway.downstream`).
+    Who takes compares `used` with `limit` first, and adds to `used` in the same breath (`gateway.intake`); what was
+    taken for a call is given back from one place (`Call.drop_body`).
     """
 
     __slots__ = ("limit", "used")
@@ -18,9 +19,3 @@ class ByteBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-
-    def give(self, size: int) -> None:
-        """Give *size* bytes back. Called once for what was taken."""
-        self.used -= size
-        if self.used < 0:
-            raise AssertionError("the byte budget fell below zero")

@@ -6,8 +6,8 @@ made for each route by `gateway.build`.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
+from random import random, sample
 from typing import Final, Protocol
 
 from gateway.routing.peer import Peer
@@ -34,17 +34,17 @@ class LeastConnections:
     """The fewest calls in flight for its weight; ties at random, so that idle peers share evenly."""
 
     def pick(self, peers: Sequence[Peer]) -> Peer:
-        best = None
         least = _INFINITE
         for peer in peers:
             load = peer.state.in_flight / peer.weight
             if load < least:
-                best, least, ties = peer, load, 1
+                least = load
+                best = peer
+                ties = 1
             elif load == least:
                 ties += 1
-                if random.random() * ties < 1.0:  # reservoir sampling: each of the tied is as likely
+                if random() * ties < 1.0:  # reservoir sampling: each of the tied is as likely
                     best = peer
-        assert best is not None
         return best
 
 
@@ -67,7 +67,7 @@ class Random:
     """At random, by weight."""
 
     def pick(self, peers: Sequence[Peer]) -> Peer:
-        left = random.random() * sum(peer.weight for peer in peers)
+        left = random() * sum(peer.weight for peer in peers)
         for peer in peers:
             left -= peer.weight
             if left < 0:
@@ -81,7 +81,7 @@ class PowerOfTwo:
     def pick(self, peers: Sequence[Peer]) -> Peer:
         if len(peers) == 1:
             return peers[0]
-        first, second = random.sample(peers, 2)
+        first, second = sample(peers, 2)
         a = first.state.in_flight * second.weight
         b = second.state.in_flight * first.weight
         return first if a <= b else second
