@@ -183,25 +183,21 @@ class ClientConnection(asyncio.Protocol):
         if self._held:
             self._held = b""
             self._held_scan = 0
-        end = heads.size
-        if end > everyone.limits.head:
-            self._refuse_head(Fault(Side.CLIENT, Kind.HEAD_TOO_LARGE, "The request head is too large."))
-            return
         self._left -= 1
         self.chunked = request.http_1_1
         self.reusable = request.keep_alive and self._left > 0
-        self._call, fault = everyone.front.open(self, request, self._start)
-        length = request.length
-        if fault is None and len(data) - end == length and not request.chunked:
+        call, fault = everyone.front.open(self, request, self._start)
+        self._call = call
+        body = data[heads.size :]
+        if fault is None and len(body) == request.length and not request.chunked:
             # The usual case: one request, whole, in one read.
-            call = self._call
-            fault = take_budget(call, length, self._all.limits) if length else None
+            fault = take_budget(call, len(body), everyone.limits) if body else None
             if fault is None:
-                self._complete(call, data[end:], self._start)
+                self._complete(call, body, self._start)
             else:
-                self._refuse(call, fault, data[end:])
+                self._refuse(call, fault, body)
             return
-        self._go_on(self._call, fault, data[end:])
+        self._go_on(call, fault, body)
 
     def _go_on(self, call: Call, fault: Fault | None, rest: bytes) -> None:
         """The head is read, but the request did not come alone in one read, or cannot be served."""

@@ -7,7 +7,8 @@ did). One Settler is made per worker by `gateway.build`.
 
 from __future__ import annotations
 
-from time import time
+from collections.abc import Sequence
+from time import time_ns
 from typing import Final
 
 import msgspec
@@ -31,6 +32,10 @@ _SECONDS: Final = 1e-9
 BATCH: Final = 64
 #: Characters of a model's name that are logged where the name is the client's text.
 _MODEL_LIMIT: Final = 256
+
+
+#: A call that is over, its last attempt if that is not yet counted, its ending, and when it was over.
+_Over = tuple[Call, Attempt | None, str, int]
 
 
 class AccessLine(msgspec.Struct):
@@ -106,8 +111,8 @@ class Settler:
         self._access = access
         self._stamp = stamp
         self._overhead = measures.overhead
-        #: Calls that are over and not yet counted, each with its attempt, its ending and when it was over.
-        self._over: list[tuple[Call, Attempt | None, str, int]] = []
+        #: Not yet counted.
+        self._over: list[_Over] = []
         if access is not None:
             access.gather = self.count
         # Children that were looked up before; bounded, because doors, statuses, models and backends are.
@@ -170,9 +175,20 @@ class Settler:
                 if call.usage is not None:
                     self._count_tokens(call, call.usage)
         if self._access is not None:
-            epoch = time() - monotonic_ns() * _SECONDS
-            stamp = self._stamp.of
-            self._access.add([_line(call, ending, now, stamp(epoch + now * _SECONDS)) for call, _, ending, now in over])
+            self._access.add(self._lines(over))
+
+    def _lines(self, over: Sequence[_Over]) -> list[AccessLine]:
+        """The lines of calls that are over; those that ended in the same millisecond share its text."""
+        epoch = time_ns() - monotonic_ns()
+        last, stamp = -1, ""
+        lines = []
+        for call, _, ending, now in over:
+            milli = (now + epoch) // 1_000_000
+            if milli != last:
+                last = milli
+                stamp = self._stamp.of((milli + 0.5) / 1000)  # its middle: no rounding leads out of it
+            lines.append(_line(call, ending, now, stamp))
+        return lines
 
     def _count_stream(self, call: Call) -> None:
         if call.peer is not None:
