@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_BORDER: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_BORDER: Final = re.compile(rb"\n\n|\n\r\n|\r\r")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
@@ -21,7 +21,7 @@ def ends_event(payload: bytes) -> bool:
 def last_border(payload: bytes) -> int:
     """The index just after the last blank line in *payload*; 0 if there is none."""
     border = 0
-    for blank in (b"\n\n", b"\r\n\r\n", b"\r\r"):
+    for blank in (b"\n\n", b"\n\r\n", b"\r\r"):
         at = payload.rfind(blank)
         if at >= 0:
             border = max(border, at + len(blank))
@@ -35,6 +35,9 @@ def split_events(payload: bytes) -> list[bytes]:
     for border in _BORDER.finditer(payload):
         events.append(payload[start : border.end()])
         start = border.end()
+    end = last_border(payload)
+    if start < end:  # one line end more than a blank line needs
+        events[-1] += payload[start:end]
     return events
 
 

@@ -41,7 +41,7 @@ def apply(root: Table, environ: Mapping[str, str], faults: Faults) -> None:
                 faults.add(f"environment {name}", "", f"is given by {given[path]} too, expected one of them")
             else:
                 given[path] = name
-        elif name.startswith(_NEARLY) and "__" not in name and name != API_KEYS:
+        elif name == API_KEYS[:-1]:
             faults.add(f"environment {name}", "", f'is not a variable of the gateway, did you mean "{API_KEYS}"?')
         elif name.startswith(_NEARLY) and "__" in name:
             meant = PREFIX + name[len(_NEARLY) :].lstrip("_")

@@ -106,8 +106,7 @@ class Routes:
     def learn(self, name: str, models: Iterable[str]) -> None:
         """Backend *name* told which models it serves."""
         group = self.groups[name]
-        # A backend that lists "*" must not become everybody's: patterns are the configuration's to give.
-        group.models = {model: model for model in models if not _is_pattern(model)}
+        group.models = {model: model for model in models}
         group.known = True
         self._build()
 
@@ -152,7 +151,8 @@ class Routes:
         for model, groups in serving.items():
             renames = {group.name: group.models[model] for group in groups if group.models[model] != model}
             route = Route(model, groups, renames or None)
-            if _is_pattern(model):
+            # Patterns are the configuration's to give: a backend that lists "*" must not become everybody's.
+            if _is_pattern(model) and not all(group.auto for group in groups):
                 self._patterns.append((model, route))
             else:
                 self.exact[model] = route

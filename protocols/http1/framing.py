@@ -20,6 +20,8 @@ SIZE_DIGITS_LIMIT: Final = 16
 #: Trailers are read and dropped (RFC 9110 section 6.5.1); this bounds what is read.
 TRAILER_LIMIT: Final = 16 << 10
 
+#: What stands in no field and no extension: every control character but the tab.
+CONTROLS: Final = bytes(c for c in range(32) if c != 9) + b"\x7f"
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 #: The usual sizes of events, as peers spell them: a look-up instead of a parse. 0 is not among them.
 _SIZES: Final = {spelling % size: size for size in range(1, 2048) for spelling in (b"%x", b"%X")}
@@ -160,14 +162,14 @@ class ChunkedDecoder:
     def _take_size(self, data: bytes, at: int) -> int:
         line_end = data.find(CRLF, at, at + SIZE_LINE_LIMIT + 2)
         if line_end < 0:
-            if len(data) - at > SIZE_LINE_LIMIT:
+            if len(data) - at > SIZE_LINE_LIMIT + 1:  # the line's CR may have come, and its LF not
                 raise WireError(Wrong.BAD_FRAMING, "a chunk size line is too long")
             self._held = data[at:]
             return -1
         line = data[at:line_end]
         digits, semicolon, extension = line.partition(b";")
         if semicolon:
-            if b"\n" in extension or b"\r" in extension or b"\0" in extension:
+            if extension.translate(None, CONTROLS) != extension:
                 raise WireError(Wrong.BAD_FRAMING, "a control character in a chunk extension")
             digits = digits.rstrip(b" \t")
         size = _plain_size(digits)
@@ -187,6 +189,9 @@ class ChunkedDecoder:
             return -1
         if line_end == at:
             self.complete = True
+        line = data[at:line_end]
+        if line.translate(None, CONTROLS) != line:
+            raise WireError(Wrong.BAD_FRAMING, "a control character in a trailer")
         self._overhead += line_end + 2 - at
         if self._overhead > TRAILER_LIMIT:
             raise WireError(Wrong.BAD_FRAMING, "the trailer section is too large")

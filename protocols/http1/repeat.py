@@ -21,7 +21,8 @@ MISSES_LIMIT: Final = 8
 class Pattern:
     """A head as fixed parts with a value after each, and a last fixed part.
 
-    A value must be printable ASCII; with any other byte in it the head goes to the parser.
+    A value must be printable ASCII without white space around it; with any other byte in it the head goes to the
+    parser.
     """
 
     __slots__ = ("_places", "_rest", "_size")
@@ -49,10 +50,14 @@ class Pattern:
             at += size
             end = data.find(b"\r\n", at)
             value = data[at:end]
-            if not value.isdigit() and not (value.isascii() and value.decode("ascii").isprintable()):
+            if not value.isdigit() and not _is_plain(value):
                 return 0
             values[index] = value
             if piece >= 0:
                 pieces[piece] = value
             at = end
         return at + self._size if data.startswith(self._rest, at) else 0
+
+
+def _is_plain(value: bytes) -> bool:
+    return value.isascii() and value.decode("ascii").isprintable() and value.strip() == value

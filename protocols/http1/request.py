@@ -102,6 +102,7 @@ class RequestHeads:
                 self.size = size
                 length = special[_CONTENT_LENGTH]
                 if length is None:
+                    self._misses = 0
                     return request
                 if length.isdigit() and len(length) <= LENGTH_DIGITS_LIMIT:
                     request.length = int(length)

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from protocols.http1.errors import WireError, Wrong
-from protocols.http1.framing import ChunkedDecoder, Decoder, EofDecoder, LengthDecoder
+from protocols.http1.framing import CONTROLS, ChunkedDecoder, Decoder, EofDecoder, LengthDecoder
 from protocols.http1.repeat import HEAD_END, MISSES_LIMIT, Pattern
 
 #: What a peer may send as head: nginx's 8k buffers are the usual bound, models' providers send up to 4 KiB.
@@ -23,7 +23,6 @@ LENGTH_DIGITS_LIMIT: Final = 18
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
-_CONTROLS: Final = bytes(c for c in range(32) if c != 9) + b"\x7f"
 
 #: Fields that end here: they concern this one connection (RFC 9110 section 7.6.1), name the software behind us, would
 #: let a backend set state at the client, or are written anew by the gateway.
@@ -129,6 +128,7 @@ class ResponseHeads:
                 self.size = size
                 length = self._values[0]
                 if length is None:
+                    self._misses = 0
                     return head
                 if length.isdigit() and len(length) <= LENGTH_DIGITS_LIMIT:
                     head.length = int(length)
@@ -182,7 +182,7 @@ def parse_response_head(block: bytes) -> ResponseHead:
     """
     lines = block.split(b"\r\n")
     # Every control character must belong to a CRLF between two lines: no bare CR or LF, no NUL.
-    if len(block) - len(block.translate(None, _CONTROLS)) != 2 * (len(lines) - 1):
+    if len(block) - len(block.translate(None, CONTROLS)) != 2 * (len(lines) - 1):
         raise WireError(Wrong.BAD_HEAD, "a control character in the response head")
     if len(lines) > FIELDS_LIMIT:
         raise WireError(Wrong.HEAD_TOO_LARGE, "too many fields in the response head")

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
-#: Chat and completions: a finish_reason that is not null, or [DONE]. Responses, images and audio: a last named event.
+#: Chat and completions: [DONE], or a finish_reason that is not null. Responses, images and audio: a last named event.
+#: Inside generated text every quote would be escaped, so none of these can be text.
 _END: Final = re.compile(
-    rb"^data: ?\[DONE\]"
+    rb"(?:\A|[\r\n])data: ?\[DONE\]"
     rb'|"finish_reason"\s*:\s*"'
-    rb'|"type"\s*:\s*"[a-z_.]+\.(?:completed|done|incomplete|failed)"'
-    rb'|"error"\s*:\s*[{"]',
-    re.MULTILINE,
+    rb'|"type"\s*:\s*"(?:response\.(?:completed|incomplete|failed)|image_(?:generation|edit)\.completed'
+    rb'|speech\.audio\.done|transcript\.text\.done)"'
+    rb'|"error"\s*:\s*[{"]'
 )
 
 

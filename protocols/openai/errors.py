@@ -11,6 +11,7 @@ import orjson
 
 
 class _Envelope(msgspec.Struct):
+    type: msgspec.Raw = msgspec.Raw(b"null")
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -27,7 +28,9 @@ def carries_error(data: bytes) -> bool:
     if b'"error"' not in data:
         return False
     try:
-        error = bytes(_decoder.decode(data).error)
+        envelope = _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
-    return error not in (b"null", b'""', b"{}", b"false")
+    if bytes(envelope.type) == b'"error"':  # the responses API's error event
+        return True
+    return bytes(envelope.error) not in (b"null", b'""', b"{}", b"false")

@@ -7,7 +7,7 @@ APIs are known: chat's prompt_tokens and the newer input_tokens (responses, imag
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -19,19 +19,24 @@ USAGE_NULL: Final = b'"usage":null'
 USAGE_WINDOW: Final = 8 << 10
 
 
+#: Keys of that name that are looked at, from the last one backwards: clients may have others echoed.
+SEARCHES_LIMIT: Final = 8
 #: A usage object: numbers, and at most one level of objects with numbers. Bounded, so that hostile bytes cost nothing.
 _OBJECT: Final = re.compile(rb'"usage"\s{0,8}:\s{0,8}(\{[^{}]{0,1024}(?:\{[^{}]{0,512}\}[^{}]{0,512}){0,8}\})')
 
 
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class _WireUsage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    input_tokens: Count = 0
+    output_tokens: Count = 0
     prompt_tokens_details: _Details | None = None
     input_tokens_details: _Details | None = None
 
@@ -75,9 +80,15 @@ def usage_of_answer(body: bytes) -> Usage | None:
 
 def find_usage(window: bytes) -> Usage | None:
     """The last usage object in *window*, part of an answer's JSON; None where there is none or it is not sane."""
-    at = window.rfind(USAGE_KEY)
-    match = _OBJECT.match(window, at) if at >= 0 else None
-    return _decode_usage(match[1]) if match is not None else None
+    at = len(window)
+    for _ in range(SEARCHES_LIMIT):
+        at = window.rfind(USAGE_KEY, 0, at)
+        if at < 0:
+            return None
+        match = _OBJECT.match(window, at)
+        if match is not None:
+            return _decode_usage(match[1])
+    return None
 
 
 def _decode_usage(text: bytes) -> Usage | None:
