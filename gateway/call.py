@@ -1,8 +1,8 @@
 """The record of one client request and its answer, and the faces that its life is written against.
 
-Owns `Call`, `Attempt`, `Phase` and the protocols `Client`, `Exchange`, `Sink`, `Backend`. It refuses policy (that is
-`proxy`) and bytes (that is `relay`). A Call is made by `downstream` when a request is complete; an Attempt by
-`proxy`, one for each try at a peer.
+Owns `Call`, `Attempt`, `Phase` and the interfaces around them (`Client`, `Exchange`, `Sink`, `Receiver`, `Backend`,
+`Lifecycle`, `Operation`). It refuses policy (that is `proxy`) and bytes (that is `relay`). A Call is made by `front` when
+a request's head is complete; an Attempt by `proxy`, one for each try at a peer.
 """
 
 from __future__ import annotations
@@ -267,11 +267,11 @@ class Call:
         "budget_held",
         "bytes_in",
         "bytes_out",
+        "chunks",
         "client",
         "cors",
         "deadline",
         "endpoint",
-        "events",
         "fault",
         "fields",
         "id",
@@ -340,7 +340,7 @@ class Call:
         # outcome
         self.fault: Fault | None = None
         self.usage: Usage | None = None
-        self.status = self.bytes_out = self.events = 0
+        self.status = self.bytes_out = self.chunks = 0
         self.at_start = at_start
         self.at_begin = self.at_attempt = self.at_sent = self.at_head = self.at_first = 0
 

@@ -100,7 +100,6 @@ WRONG_KINDS: Final = {
     Wrong.BAD_EXPECTATION: Kind.BAD_EXPECTATION,
     Wrong.HEAD_TOO_LARGE: Kind.HEAD_TOO_LARGE,
     Wrong.TARGET_TOO_LONG: Kind.TARGET_TOO_LONG,
-    Wrong.BODY_TOO_LARGE: Kind.BODY_TOO_LARGE,
 }
 
 #: Seconds a client is asked to wait with each 503, told in Retry-After.

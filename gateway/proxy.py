@@ -4,8 +4,8 @@ Owns the sequence: route, pick, attempt, judge the head, commit, end or fail, an
 sockets and bytes on the wire (backends and sinks), the retry law (`routing.retry`), statuses (`errors`) and
 bookkeeping (`settle`). One Proxy is made per worker by `gateway.build`.
 
-Every step is a plain function called from a socket's callback. A step may end the call, so each step that comes after
-another looks at `call.phase` or runs last.
+Every step is a plain function, called from a socket's callback, a connecting task or the sweep. A step may end the
+attempt, so one that comes after another looks whether `call.attempt` is still its own, or runs last.
 """
 
 from __future__ import annotations

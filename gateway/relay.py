@@ -1,7 +1,8 @@
 """The answer's way to the client: sinks, and the heads that they begin with.
 
 Owns the bytes between the commit point and the end of an answer. It refuses policy: `gateway.proxy` chooses the sink,
-once, and decides what a failure means. A sink is made for each committed answer.
+once, and decides what a failure means. A sink is made for each committed answer that does
+not come whole.
 
 A sink's `feed` runs for every read from an upstream: no task, no queue, no parsing on the usual path.
 """
@@ -208,7 +209,7 @@ class EventSink:
             and self._chunked
             and (USAGE_KEY not in payload or payload.count(USAGE_KEY) == payload.count(USAGE_NULL))
         ):
-            call.events += 1
+            call.chunks += 1
             call.bytes_out += len(payload)
             self._client.send(framed)
             return
@@ -260,7 +261,7 @@ class EventSink:
             self._said_end = says_end(events)
         if events.count(USAGE_KEY) > events.count(USAGE_NULL):
             events = self._look_for_usage(events)
-        self._call.events += 1
+        self._call.chunks += 1
         self._call.bytes_out += len(events)
         return events
 

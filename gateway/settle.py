@@ -65,7 +65,7 @@ class AccessLine(msgspec.Struct):
     tries: int
     bytes_in: int
     bytes_out: int
-    events: int
+    chunks: int
     t_total: int
     t_read: int
     t_admit: int
@@ -170,7 +170,7 @@ class Settler:
             latency.observe((now - (call.at_begin or call.at_start)) * _SECONDS)
             if call.at_first:
                 self._overhead.observe((call.at_attempt - call.at_begin) * _SECONDS)
-                if call.events:
+                if call.chunks:
                     self._count_stream(call)
                 if call.usage is not None:
                     self._count_tokens(call, call.usage)
@@ -193,7 +193,7 @@ class Settler:
     def _count_stream(self, call: Call) -> None:
         if call.peer is not None:
             cells = self._upstreams[call.peer.backend.name]
-            cells.chunks.value += call.events
+            cells.chunks.value += call.chunks
             cells.first_token.observe((call.at_first - call.at_begin) * _SECONDS)
 
     def _count_tokens(self, call: Call, usage: Usage) -> None:
@@ -252,7 +252,7 @@ def _line(call: Call, ending: str, now: int, stamp: str) -> AccessLine:
         call.tries,
         call.bytes_in,
         call.bytes_out,
-        call.events,
+        call.chunks,
         (now - start) // 1000,
         (begin - start) // 1000 if begin else -1,
         (attempt - begin) // 1000 if attempt else -1,

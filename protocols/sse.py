@@ -13,11 +13,6 @@ _BORDER: Final = re.compile(rb"\n\n|\n\r\n|\r\r")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
-def ends_event(payload: bytes) -> bool:
-    """Whether *payload* ends with a blank line, so that its last event is whole."""
-    return payload.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
-
-
 def last_border(payload: bytes) -> int:
     """The index just after the last blank line in *payload*; 0 if there is none."""
     border = 0

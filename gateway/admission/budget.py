@@ -1,6 +1,6 @@
 """The byte budget: how much memory the request bodies of one worker may hold.
 
-Owns the count. It refuses to hold the bodies (`gateway.call`) and to answer (`gateway.downstream`). One ByteBudget is
+Owns the count. It refuses to hold the bodies (`gateway.call`) and to answer (`gateway.intake`). One ByteBudget is
 made per worker by `gateway.build`.
 """
 

@@ -1,6 +1,6 @@
 """Who calls: API keys, held as digests, and what each of them may use.
 
-Owns `Keyring` and `Principal`. It refuses to find the key in a request (`proxy`) and to read secrets
+Owns `Keyring` and `Principal`. It refuses to find the key in a request (`front`) and to read secrets
 (`config.secrets`). Made by `build`, once per generation.
 """
 

@@ -1,7 +1,7 @@
 """Who of the eligible peers is picked.
 
 Owns `eligible` and the balancers. It refuses to count calls (`PeerState` does) and to know connections. A Balancer is
-made for each route by `gateway.build`.
+made for each backend by `gateway.build`.
 """
 
 from __future__ import annotations

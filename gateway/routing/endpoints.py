@@ -23,7 +23,7 @@ class Body(Enum):
 class Endpoint:
     """One door. `path` is also the metric label, so it is a template, never a client's text."""
 
-    __slots__ = ("body", "label", "media", "methods", "path", "repeatable", "streams_usage")
+    __slots__ = ("body", "media", "methods", "path", "repeatable", "streams_usage")
 
     def __init__(
         self,
@@ -36,7 +36,6 @@ class Endpoint:
         media: bool = False,
     ) -> None:
         self.path = path
-        self.label = path
         self.body = body
         self.methods = methods
         #: A repetition has no effect but cost: the endpoint only generates.

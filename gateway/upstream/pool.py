@@ -47,7 +47,6 @@ class Pool:
         "all",
         "connecting",
         "idle",
-        "opened",
     )
 
     def __init__(
@@ -70,8 +69,6 @@ class Pool:
         #: Every connection that is open or being opened.
         self.all: set[UpstreamConnection] = set()
         self.connecting = 0
-        #: Connections opened since the start.
-        self.opened = 0
 
     def take_nowait(self) -> UpstreamConnection | None:
         """The idle connection used last, or None. Its user brings it back with `give` or `closed`."""
@@ -101,7 +98,6 @@ class Pool:
             raise
         finally:
             self.connecting -= 1
-        self.opened += 1
         return connection
 
     async def _connect(self, connection: UpstreamConnection) -> None:

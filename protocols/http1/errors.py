@@ -18,7 +18,6 @@ class Wrong(Enum):
     DUPLICATE_FIELD = "duplicate field"
     HEAD_TOO_LARGE = "head too large"
     TARGET_TOO_LONG = "target too long"
-    BODY_TOO_LARGE = "body too large"
 
 
 class WireError(Exception):

@@ -1,7 +1,8 @@
 """Response heads: parsed alone, without a general parser (which costs 10 us more), and written to the client.
 
 Owns `ResponseHead`, `ResponseHeads`, `parse_response_head` and the status lines. It refuses bodies (`framing`) and what
-a status means (`gateway.proxy`). A ResponseHead is made for each answer by `gateway.upstream`.
+a status means (`gateway.proxy`). A ResponseHeads is made for each connection by
+`gateway.upstream.connection`.
 """
 
 from __future__ import annotations

@@ -73,8 +73,6 @@ def usage_of_answer(body: bytes) -> Usage | None:
         return None
     if wire is None:
         return None
-    if wire.prompt_tokens_details is None and wire.prompt_tokens:
-        return Usage(wire.prompt_tokens, wire.completion_tokens)
     return _from_wire(wire)
 
 

@@ -151,7 +151,7 @@ FIELDS = {
     "tries",
     "bytes_in",
     "bytes_out",
-    "events",
+    "chunks",
     "prompt_tokens",
     "completion_tokens",
     "cached_tokens",
@@ -195,7 +195,7 @@ def test_a_call_leaves_one_line(connect: Connect, gateway: Gateway, upstream: Up
     reached = ("t_read", "t_admit", "t_connect", "t_head", "t_first", "t_body", "t_total")
     assert all(line[name] >= 0 for name in reached)
     assert line["t_total"] >= max(line[name] for name in reached if name != "t_total")
-    assert (line["events"] > 0) == stream
+    assert (line["chunks"] > 0) == stream
     assert len(gateway.calls(request_id=client.id)) == 1
 
 
