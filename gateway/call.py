@@ -1,8 +1,8 @@
 """The record of one client request and its answer, and the faces that its life is written against.
 
 Owns `Call`, `Attempt`, `Phase` and the interfaces around them (`Client`, `Exchange`, `Sink`, `Receiver`, `Backend`,
-`Lifecycle`, `Operation`). It refuses policy (that is `proxy`) and bytes (that is `relay`). A Call is made by `front` when
-a request's head is complete; an Attempt by `proxy`, one for each try at a peer.
+`Lifecycle`, `Operation`). It refuses policy (that is `proxy`) and bytes (that is `relay`). A Call is made by `front`
+when a request's head is complete; an Attempt by `proxy`, one for each try at a peer.
 """
 
 from __future__ import annotations

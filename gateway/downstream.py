@@ -10,9 +10,9 @@ on meanwhile, because a socket that is not read does not tell that its client le
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import TYPE_CHECKING, Final, cast
 
+from gateway import sockets
 from gateway.call import Call
 from gateway.clock import NEVER, monotonic_ns
 from gateway.errors import WRONG_KINDS, Fault, Kind, Side
@@ -20,7 +20,7 @@ from gateway.intake import BodyIntake, take_budget
 from gateway.relay import LAST_WORDS
 from protocols.http1.errors import WireError
 from protocols.http1.fields import Role
-from protocols.http1.request import RequestHeads
+from protocols.http1.request import RequestHeads, after_empty_lines
 from protocols.http1.state import CLIENT_MOVES, ClientState
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ WRITE_HIGH, WRITE_LOW = 64 << 10, 16 << 10
 #: the connection and destroy the answer in the client's buffer (RFC 9112 section 9.6).
 LINGER_TIME: Final = 2.0
 LINGER_LIMIT: Final = 1 << 20
-#: TCP states in which the other side has sent its FIN or RST (include/net/tcp_states.h): CLOSE, CLOSE_WAIT, LAST_ACK.
-_LEFT: Final = frozenset({7, 8, 9})
 
 # Bound once: reading a member from its enum class costs ten times a global (0.13 us), here a dozen times a call.
 IDLE, READING, WAITING, ANSWERING, CLOSING, CLOSED = ClientState
@@ -99,8 +97,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sockets.send_at_once(transport)
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if peer else ""  # a client may be gone before it is accepted
         transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
@@ -166,7 +163,7 @@ class ClientConnection(asyncio.Protocol):
     def _read_head(self, data: bytes) -> None:
         """*data* is everything since the last request, and no head in it is complete yet."""
         if data[0] == _CR:
-            data = _after_empty_lines(data)
+            data = after_empty_lines(data)
             if not data:
                 self._held = b""
                 return
@@ -339,14 +336,9 @@ class ClientConnection(asyncio.Protocol):
             return
         if not self.chunked and not told:
             # A FIN would look like the proper end of an answer that ends with its connection.
-            self._reset(transport)
+            sockets.reset(transport)
         else:
             transport.close()
-
-    def _reset(self, transport: asyncio.Transport) -> None:
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        transport.abort()
 
     def _next(self) -> None:
         """A pipelined request waits in what is held."""
@@ -372,7 +364,8 @@ class ClientConnection(asyncio.Protocol):
         if state is CLOSING:
             self._finish_closing()
         elif self._paused_reading:
-            self._look_for_client()
+            if self._transport is not None and sockets.has_left(self._transport):
+                self._transport.abort()
         elif state is IDLE:
             self._close()
         elif state is READING:
@@ -391,13 +384,6 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.deadline = NEVER
             self.abort()
-
-    def _look_for_client(self) -> None:
-        """A socket that is not read does not tell that its client left: ask the kernel."""
-        assert self._transport is not None
-        sock = self._transport.get_extra_info("socket")
-        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _LEFT:
-            self._transport.abort()
 
     def _refuse_head(self, fault: Fault) -> None:
         """Bytes that are no request: answer, and end the connection."""
@@ -473,10 +459,3 @@ class ClientConnection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self.state.name} {self.address} left={self._left}>"
-
-
-def _after_empty_lines(data: bytes) -> bytes:
-    """*data* without the empty lines that may come before a request (RFC 9112 section 2.2)."""
-    while data.startswith(b"\r\n"):
-        data = data[2:]
-    return data

@@ -16,6 +16,7 @@ from typing import Final
 from gateway.call import CONNECTING, PHASE_MOVES, PROBATION, RELAYING, SETTLED, Attempt, Call
 from gateway.clock import Clock, monotonic_ns
 from gateway.errors import Fault, Kind, Retry, Side
+from gateway.peek import read_form, read_json
 from gateway.relay import PARTIAL_EVENT_LIMIT, BodySink, EventSink, answer_fault, relay_whole
 from gateway.routing.balance import eligible
 from gateway.routing.endpoints import Body
@@ -23,10 +24,9 @@ from gateway.routing.peer import Peer, Standing
 from gateway.routing.retry import may_retry
 from gateway.routing.routes import Route, Routes
 from gateway.settle import Settler
-from protocols import multipart, sse
-from protocols.http1.fields import Role
+from protocols import sse
 from protocols.http1.response import ResponseHead
-from protocols.openai.body import BodyError, ask_for_usage, decode_fields, model_of, wants_stream
+from protocols.openai.body import ask_for_usage
 from protocols.openai.errors import carries_error
 from protocols.openai.usage import usage_of_answer
 
@@ -55,45 +55,15 @@ class Proxy:
         self.active.add(call)
         fault = None
         if call.endpoint.body is _JSON:
-            fault = self._read_json(call) or self._find_route(call)
+            fault = read_json(call) or self._find_route(call)
         elif call.endpoint.body is Body.FORM:
-            fault = (self._read_json(call) if _is_json(call) else self._read_form(call)) or self._find_route(call)
+            fault = read_form(call) or self._find_route(call)
         elif call.route is not None and call.route.policy.total:
             call.total_deadline = call.deadline = self._clock.now + call.route.policy.total
         if fault is None:
             self._attempt(call)
         else:
             self._refuse(call, fault)
-
-    def _read_json(self, call: Call) -> Fault | None:
-        """Find the model, and whether a stream is asked for."""
-        try:
-            call.fields = fields = decode_fields(call.body)
-        except BodyError as error:
-            return Fault(Side.CLIENT, Kind.BAD_JSON, f"The body is not valid JSON: {error}")
-        try:
-            call.model = model_of(fields)
-        except BodyError as error:
-            return Fault(Side.CLIENT, Kind.BAD_MODEL, str(error), param="model")
-        if "stream" in fields:
-            try:
-                call.stream = wants_stream(fields)
-            except BodyError as error:
-                return Fault(Side.CLIENT, Kind.BAD_STREAM, str(error), param="stream")
-        return None
-
-    def _read_form(self, call: Call) -> Fault | None:
-        boundary = multipart.boundary(call.request.special[Role.CONTENT_TYPE] or b"")
-        if boundary is None:
-            return Fault(Side.CLIENT, Kind.BAD_MEDIA_TYPE, "Send application/json or multipart/form-data.")
-        try:
-            model = multipart.field(call.body, boundary, b"model")
-            stream = multipart.field(call.body, boundary, b"stream")
-        except ValueError as error:
-            return Fault(Side.CLIENT, Kind.BAD_REQUEST, f"The form cannot be read: {error}")
-        call.model = model.decode("utf-8", "replace") if model is not None else ""
-        call.stream = stream is not None and stream.lower() == b"true"
-        return None
 
     def _find_route(self, call: Call) -> Fault | None:
         model = call.model
@@ -418,7 +388,3 @@ def _timing(call: Call) -> bytes:
     ours = (call.at_attempt - call.at_begin) * 1e-6
     theirs = ((call.at_first or call.at_head) - call.at_sent) * 1e-6
     return b"server-timing: gw;dur=%.3f, up;dur=%.3f\r\n" % (ours, theirs)
-
-
-def _is_json(call: Call) -> bool:
-    return b"json" in (call.request.special[Role.CONTENT_TYPE] or b"").lower()

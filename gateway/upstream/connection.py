@@ -8,9 +8,9 @@ pool for each connection that it opens.
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import TYPE_CHECKING, Final, cast
 
+from gateway import sockets
 from gateway.call import Receiver
 from gateway.errors import Fault, Kind, Retry, Side
 from protocols.http1.errors import WireError
@@ -104,9 +104,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = transport = cast("asyncio.Transport", transport)
         #: Whether the transport knows already that it ends.
         self.is_closing = transport.is_closing
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sockets.send_at_once(transport)
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver

@@ -279,3 +279,10 @@ def _check_coding(request: Request, coding: bytes) -> None:
     if request.special[Role.CONTENT_LENGTH] is not None:
         raise WireError(Wrong.BAD_FRAMING, "both Content-Length and Transfer-Encoding")
     request.chunked = True
+
+
+def after_empty_lines(data: bytes) -> bytes:
+    """*data* without the empty lines that may come before a request (RFC 9112 section 2.2)."""
+    while data.startswith(b"\r\n"):
+        data = data[2:]
+    return data

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.call",),
     # what is counted and written; what is configured
     ("gateway.observe", "gateway.config"),
-    ("gateway.relay", "gateway.intake"),
+    ("gateway.relay", "gateway.intake", "gateway.peek", "gateway.sockets"),
     # policy
     ("gateway.routing", "gateway.admission"),
     # mechanics

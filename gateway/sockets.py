@@ -1,0 +1,36 @@
+"""What asyncio does not say about a TCP socket, asked of the kernel.
+
+Owns the three socket options that both sides need. It refuses connections (`gateway.downstream`,
+`gateway.upstream.connection`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Final
+
+#: TCP states in which the other side has sent its FIN or RST (include/net/tcp_states.h): CLOSE, CLOSE_WAIT, LAST_ACK.
+_LEFT: Final = frozenset({7, 8, 9})
+
+
+def send_at_once(transport: asyncio.BaseTransport) -> None:
+    """Small writes leave at once: with Nagle's algorithm an event would wait for the last one's acknowledgement."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End the connection by RST: the other side must not take what it got for whole."""
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def has_left(transport: asyncio.Transport) -> bool:
+    """Whether the other side has left, told although the socket is not read."""
+    sock = transport.get_extra_info("socket")
+    state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    return state in _LEFT
