@@ -130,7 +130,7 @@ class BodySink:
             framing = b""
         start = answer_head(call, head, self._clock.date, framing, more)
         call.bytes_out += len(payload)
-        self._window = payload
+        self._window = payload[-USAGE_WINDOW:]
         self._client.begin(start + chunk(payload) if self._chunked and payload else start + payload)
 
     def feed(self, payload: bytes, framed: bytes | None = None) -> None:
@@ -138,11 +138,11 @@ class BodySink:
             return
         self.at_last = self._clock.now
         self._call.bytes_out += len(payload)
-        self._window = payload if len(payload) >= USAGE_WINDOW else self._window[-USAGE_WINDOW:] + payload
+        self._window = (self._window + payload if len(payload) < USAGE_WINDOW else payload)[-USAGE_WINDOW:]
         self._client.send((framed or chunk(payload)) if self._chunked else payload)
 
     def end(self) -> None:
-        self._call.usage = find_usage(self._window[-USAGE_WINDOW:])
+        self._call.usage = find_usage(self._window)
         if self._chunked:
             self._client.send(LAST_CHUNK)
 
