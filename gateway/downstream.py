@@ -1,7 +1,8 @@
 """Client sockets: requests read in order, answers written, and who is told when a client leaves.
 
 Owns `ClientConnection`, one client's socket. It refuses policy: what a request means is the front's, how its call goes
-on is the proxy's; and what all connections share (`gateway.clients`, which makes one for each accepted socket).
+on is the proxy's; the way in which a connection ends (`gateway.farewell`); and what all connections share
+(`gateway.clients`, which makes one for each accepted socket).
 
 Requests are taken one at a time: while a call runs, what a client pipelines stays unread bytes, bounded. Reading goes
 on meanwhile, because a socket that is not read does not tell that its client left (RELIABILITY 3.2).
@@ -16,7 +17,8 @@ from gateway import sockets
 from gateway.call import Call
 from gateway.clock import NEVER, monotonic_ns
 from gateway.errors import WRONG_KINDS, Fault, Kind, Side
-from gateway.intake import BodyIntake, take_budget
+from gateway.farewell import Farewell
+from gateway.intake import BodyIntake, judge_open_head, take_budget
 from gateway.relay import LAST_WORDS
 from protocols.http1.errors import WireError
 from protocols.http1.fields import Role
@@ -30,12 +32,6 @@ if TYPE_CHECKING:
 HELD_LIMIT: Final = 64 << 10
 #: Bytes queued for a client beyond what pausing the upstream can stop; past it the client is cut off.
 WRITE_LIMIT: Final = 4 << 20
-#: Above this many queued bytes the upstream is paused, below the second it goes on.
-WRITE_HIGH, WRITE_LOW = 64 << 10, 16 << 10
-#: After an early answer: seconds and bytes of the rest of the request that are read, so that the kernel does not reset
-#: the connection and destroy the answer in the client's buffer (RFC 9112 section 9.6).
-LINGER_TIME: Final = 2.0
-LINGER_LIMIT: Final = 1 << 20
 
 # Bound once: reading a member from its enum class costs ten times a global (0.13 us), here a dozen times a call.
 IDLE, READING, WAITING, ANSWERING, CLOSING, CLOSED = ClientState
@@ -47,32 +43,21 @@ class ClientConnection(asyncio.Protocol):
     """One client's socket. IDLE > READING > WAITING > ANSWERING > IDLE."""
 
     __slots__ = (
+        # worker
         "_all",
-        "_body",
-        "_call",
-        "_discarded",
-        "_eof",
-        "_heads",
-        "_held",
-        "_held_scan",
-        "_left",
-        "_paused_reading",
-        "_paused_writing",
-        "_start",
-        "_transport",
-        "_unsent",
-        "address",
-        "chunked",
-        "deadline",
-        "reusable",
-        "state",
+        # connection
+        *("_transport", "address", "state", "deadline", "_heads", "_left", "_held", "_held_scan", "_eof"),
+        *("_paused_reading", "_paused_writing", "_farewell"),
+        # request
+        *("chunked", "reusable", "_call", "_start", "_body"),
     )
 
     def __init__(self, all: Clients) -> None:
         # worker
         self._all = all
         # connection
-        self._transport: asyncio.Transport | None = None
+        #: Set by the first callback of all, `connection_made`.
+        self._transport: asyncio.Transport
         self.address = ""
         self.state = IDLE
         self.deadline = NEVER
@@ -82,10 +67,10 @@ class ClientConnection(asyncio.Protocol):
         self._held = b""
         self._held_scan = 0
         self._eof = False
-        self._discarded = 0
-        self._unsent = 0
         self._paused_reading = False
         self._paused_writing = False
+        #: Set while the connection closes.
+        self._farewell: Farewell | None = None
         # request
         self.chunked = True
         self.reusable = True
@@ -98,14 +83,13 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)
         sockets.send_at_once(transport)
-        peer = transport.get_extra_info("peername")
-        self.address = peer[0] if peer else ""  # a client may be gone before it is accepted
-        transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
+        sockets.bound_writes(transport)
+        self.address = sockets.address_of(transport)
         everyone = self._all
         everyone.open.add(self)
         self.deadline = everyone.clock.now + everyone.limits.header_timeout
         if len(everyone.open) > everyone.limits.connections:
-            self._refuse_head(Fault(Side.GATEWAY, Kind.OUT_OF_BUDGET, "Too many connections."))
+            self._refuse(Fault(Side.GATEWAY, Kind.OUT_OF_BUDGET, "Too many connections."))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -120,8 +104,8 @@ class ClientConnection(asyncio.Protocol):
                     self._read_body(data)
                 else:
                     self._read_head(self._held + data)
-            elif state is CLOSING:
-                self._discard(len(data))
+            elif self._farewell is not None:
+                self._farewell.discard(len(data))
             else:
                 self._hold(data)
         except Exception as error:  # an error here must not pass for a fault of the transport
@@ -172,7 +156,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             request = heads.read(data, self._held_scan)
         except WireError as error:
-            self._refuse_head(Fault(Side.CLIENT, WRONG_KINDS[error.kind], f"Bad request: {error}."))
+            self._refuse(Fault(Side.CLIENT, WRONG_KINDS[error.kind], f"Bad request: {error}."))
             return
         if request is None:
             self._wait_for_head(data)
@@ -192,7 +176,7 @@ class ClientConnection(asyncio.Protocol):
             if fault is None:
                 self._complete(call, body, self._start)
             else:
-                self._refuse(call, fault, body)
+                self._refuse(fault, body)
             return
         self._go_on(call, fault, body)
 
@@ -202,7 +186,7 @@ class ClientConnection(asyncio.Protocol):
         if fault is None and request.length and not request.chunked:
             fault = take_budget(call, request.length, self._all.limits)
         if fault is not None:
-            self._refuse(call, fault, rest)
+            self._refuse(fault, rest)
         elif not request.chunked and len(rest) >= request.length:
             self._held = rest[request.length :]
             self._complete(call, rest[: request.length], self._start)
@@ -213,15 +197,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _wait_for_head(self, data: bytes) -> None:
         limits = self._all.limits
-        at = data.find(b"\n", self._held_scan)
-        while at >= 0:
-            if data[at - 1 : at] != b"\r":
-                # It would never end: only CRLF CRLF ends a head here (RFC 9112 section 2.2 leaves that to us).
-                self._refuse_head(Fault(Side.CLIENT, Kind.BAD_REQUEST, "Bad request: a line ends without CR."))
-                return
-            at = data.find(b"\n", at + 1)
-        if len(data) > limits.head:
-            self._refuse_head(Fault(Side.CLIENT, Kind.HEAD_TOO_LARGE, "The request head is too large."))
+        fault = judge_open_head(data, self._held_scan, limits)
+        if fault is not None:
+            self._refuse(fault)
             return
         if data and self.state is IDLE:
             self.state = CLIENT_MOVES[self.state][READING]
@@ -244,7 +222,7 @@ class ClientConnection(asyncio.Protocol):
         before = body.size
         fault = body.feed(data)
         if fault is not None:
-            self._refuse(call, fault, b"")
+            self._refuse(fault)
         elif body.complete:
             self._body = None
             self._held = body.excess
@@ -266,7 +244,7 @@ class ClientConnection(asyncio.Protocol):
     def _hold(self, data: bytes) -> None:
         """Bytes behind a running call: kept unread, bounded."""
         self._held += data
-        if len(self._held) > HELD_LIMIT and not self._paused_reading and self._transport is not None:
+        if len(self._held) > HELD_LIMIT and not self._paused_reading:
             self._paused_reading = True
             self._transport.pause_reading()
             self.deadline = 0.0  # each sweep looks whether the client is still there
@@ -276,7 +254,7 @@ class ClientConnection(asyncio.Protocol):
     def answer(self, data: bytes) -> None:
         self.state = state = CLIENT_MOVES[self.state][ANSWERING]
         transport = self._transport
-        if transport is not None and not transport.is_closing():
+        if not transport.is_closing():
             transport.write(data)
         everyone = self._all
         if self._held or not self.reusable or everyone.draining:
@@ -289,14 +267,14 @@ class ClientConnection(asyncio.Protocol):
     def begin(self, data: bytes) -> None:
         self.state = CLIENT_MOVES[self.state][ANSWERING]
         transport = self._transport
-        if transport is not None and not transport.is_closing():
+        if not transport.is_closing():
             transport.write(data)
             if self._paused_writing and self._call is not None:
                 self._all.proxy.pause(self._call)  # it paused within this very write
 
     def send(self, data: bytes) -> None:
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport.is_closing():
             return
         transport.write(data)
         if self._paused_writing and transport.get_write_buffer_size() > WRITE_LIMIT:
@@ -305,7 +283,7 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def unsent(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return self._transport.get_write_buffer_size()
 
     def answered(self) -> None:
         self._call = None
@@ -322,23 +300,14 @@ class ClientConnection(asyncio.Protocol):
             everyone.loop.call_soon(self._next)
 
     def _read_on(self) -> None:
-        if self._paused_reading and self._transport is not None:
+        if self._paused_reading:
             self._paused_reading = False
             self._transport.resume_reading()
 
     def cut(self, *, told: bool) -> None:
         self._call = None
-        if self.state in (CLOSING, CLOSED):
-            return
-        self._begin_closing()
-        transport = self._transport
-        if transport is None:
-            return
-        if not self.chunked and not told:
-            # A FIN would look like the proper end of an answer that ends with its connection.
-            sockets.reset(transport)
-        else:
-            transport.close()
+        if self.state < CLOSING:
+            self._part().break_off(told=told or self.chunked)
 
     def _next(self) -> None:
         """A pipelined request waits in what is held."""
@@ -348,8 +317,7 @@ class ClientConnection(asyncio.Protocol):
     # Ends.
 
     def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+        self._transport.abort()
 
     def close_if_idle(self) -> None:
         """Take no further request after the one that is being read or answered; close at once if there is none."""
@@ -361,49 +329,31 @@ class ClientConnection(asyncio.Protocol):
     def expired(self) -> None:
         """The deadline of the present state is past."""
         state = self.state
-        if state is CLOSING:
-            self._finish_closing()
+        if self._farewell is not None:
+            self._farewell.expired()
+            self.deadline = self._farewell.deadline
         elif self._paused_reading:
-            if self._transport is not None and sockets.has_left(self._transport):
+            if sockets.has_left(self._transport):
                 self._transport.abort()
         elif state is IDLE:
             self._close()
         elif state is READING:
-            fault = Fault(Side.CLIENT, Kind.SLOW_REQUEST, "The request did not come in time.", timed_out=True)
-            if self._call is not None:
-                self._refuse(self._call, fault, b"")
-            else:
-                self._refuse_head(fault)
+            self._refuse(Fault(Side.CLIENT, Kind.SLOW_REQUEST, "The request did not come in time.", timed_out=True))
 
-    def _finish_closing(self) -> None:
-        """The last answer has had its time, unless the client is still taking it."""
-        unsent = self.unsent
-        if 0 < unsent < self._unsent:
-            self._unsent = unsent
-            self.deadline = self._all.clock.now + self._all.limits.body_timeout
-        else:
-            self.deadline = NEVER
-            self.abort()
-
-    def _refuse_head(self, fault: Fault) -> None:
-        """Bytes that are no request: answer, and end the connection."""
-        self.reusable = False
-        self.state = CLIENT_MOVES[self.state][WAITING]
-        self._body = None
-        self._all.front.refuse_head(self, fault, self._start or monotonic_ns())
-
-    def _refuse(self, call: Call, fault: Fault, rest: bytes) -> None:
-        """Answer before the body was read; the connection lives on only if the rest of the request is here."""
-        request = call.request
-        whole = not request.chunked and len(rest) >= request.length and self._body is None
-        self._body = None
-        if whole:
-            self._held = rest[request.length :]
+    def _refuse(self, fault: Fault, rest: bytes = b"") -> None:
+        """Answer before all was read; the connection lives on only if *rest* is the rest of the request."""
+        call, front = self._call, self._all.front
+        if call is None:
+            call = front.no_request(self, self._start or monotonic_ns())
+            self.reusable = False
+        elif self._body is None and not call.request.chunked and len(rest) >= call.request.length:
+            self._held = rest[call.request.length :]
         else:
             self.reusable = False
+        self._body = None
         self.deadline = NEVER
         self.state = CLIENT_MOVES[self.state][WAITING]
-        self._all.front.refuse(call, fault)
+        front.refuse(call, fault)
 
     def _gone(self) -> None:
         """The client is gone: stop its call at once."""
@@ -413,33 +363,21 @@ class ClientConnection(asyncio.Protocol):
             self._all.front.gone(call)
         else:
             self._all.proxy.gone(call)
-        if self._transport is not None:
-            self._transport.abort()
+        self._transport.abort()
 
     def _close(self) -> None:
-        """Send what is queued, say FIN, and read on for a moment."""
-        self._begin_closing()
-        transport = self._transport
-        if transport is None:
-            return
-        if self._eof or not transport.can_write_eof():
-            transport.close()
-        else:
-            transport.write_eof()
+        """Take no further request: let the last answer leave."""
+        self._part().close(client_ended=self._eof)
 
-    def _begin_closing(self) -> None:
+    def _part(self) -> Farewell:
+        """Begin to close."""
         everyone = self._all
         self.state = CLIENT_MOVES[self.state][CLOSING]
         self._held = b""
         self._read_on()
-        unsent = self.unsent
-        self._unsent = unsent + 1
-        self.deadline = everyone.clock.now + (everyone.limits.body_timeout if unsent else LINGER_TIME)
-
-    def _discard(self, size: int) -> None:
-        self._discarded += size
-        if self._discarded > LINGER_LIMIT and self._transport is not None:
-            self._transport.abort()
+        self._farewell = farewell = Farewell(self._transport, everyone.clock, everyone.limits.body_timeout)
+        self.deadline = farewell.deadline
+        return farewell
 
     def _raised(self, error: Exception) -> None:
         self._all.log.error("a step of a call raised", error=repr(error))

@@ -224,10 +224,10 @@ class Front:
         """Answer *fault*; the connection's owner decides beforehand whether it can live on (`client.reusable`)."""
         self._fault(call, fault)
 
-    def refuse_head(self, client: Client, fault: Fault, at_start: int) -> None:
-        """Answer *fault* to bytes that are no request."""
+    def no_request(self, client: Client, at_start: int) -> Call:
+        """What bytes that are no request are refused as."""
         id = hexlify(getrandbits(128).to_bytes(16))
-        self._fault(Call(client, Request(), NOWHERE, self._budget, None, None, b"", id, id, at_start), fault)
+        return Call(client, Request(), NOWHERE, self._budget, None, None, b"", id, id, at_start)
 
     def gone(self, call: Call) -> None:
         """The client left while its body was still coming."""

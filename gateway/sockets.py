@@ -1,7 +1,7 @@
-"""What asyncio does not say about a TCP socket, asked of the kernel.
+"""What a socket is set to, and what asyncio does not say about it, asked of the kernel.
 
-Owns the three socket options that both sides need. It refuses connections (`gateway.downstream`,
-`gateway.upstream.connection`).
+Owns the socket options that both sides need, and how a client's address is read. It refuses connections
+(`gateway.downstream`, `gateway.upstream.connection`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,27 @@ from typing import Final
 #: TCP states in which the other side has sent its FIN or RST (include/net/tcp_states.h): CLOSE, CLOSE_WAIT, LAST_ACK.
 _LEFT: Final = frozenset({7, 8, 9})
 
+#: Above this many queued bytes a transport says `pause_writing`, below the second `resume_writing`.
+WRITE_HIGH: Final = 64 << 10
+WRITE_LOW: Final = 16 << 10
+
 
 def send_at_once(transport: asyncio.BaseTransport) -> None:
     """Small writes leave at once: with Nagle's algorithm an event would wait for the last one's acknowledgement."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def bound_writes(transport: asyncio.Transport) -> None:
+    """Let the transport tell its protocol soon when the other side takes less than it is sent."""
+    transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
+
+
+def address_of(transport: asyncio.BaseTransport) -> str:
+    """The other side's address; empty where it was gone before it was accepted."""
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if peer else ""
 
 
 def reset(transport: asyncio.Transport) -> None:

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # what is counted and written; what is configured
     ("gateway.observe", "gateway.config"),
     ("gateway.relay", "gateway.intake", "gateway.peek", "gateway.sockets"),
+    ("gateway.farewell",),
     # policy
     ("gateway.routing", "gateway.admission"),
     # mechanics
