@@ -247,7 +247,12 @@ class ClientConnection(asyncio.Protocol):
         if len(self._held) > HELD_LIMIT and not self._paused_reading:
             self._paused_reading = True
             self._transport.pause_reading()
-            self.deadline = 0.0  # each sweep looks whether the client is still there
+            self._watch()
+
+    def _watch(self) -> None:
+        """While its socket is paused and a call runs, each sweep looks whether the client is still there."""
+        if self._paused_reading and self.state is not IDLE:
+            self.deadline = 0.0
 
     # Writing an answer: the face that the relay sees (call.Client).
 
@@ -295,7 +300,6 @@ class ClientConnection(asyncio.Protocol):
             return
         self.state = CLIENT_MOVES[self.state][IDLE]
         self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout
-        self._read_on()
         if self._held and not self._paused_writing and everyone.loop is not None:
             everyone.loop.call_soon(self._next)
 
@@ -310,9 +314,14 @@ class ClientConnection(asyncio.Protocol):
             self._part().break_off(told=told or self.chunked)
 
     def _next(self) -> None:
-        """A pipelined request waits in what is held."""
-        if self.state is IDLE and self._held:
-            self.data_received(b"")
+        """A pipelined request waits in what is held; more is read when little is left of that."""
+        if self.state is not IDLE or not self._held:
+            return
+        self.data_received(b"")
+        if self.state is READING or len(self._held) <= HELD_LIMIT:
+            self._read_on()
+        else:
+            self._watch()
 
     # Ends.
 
@@ -332,11 +341,11 @@ class ClientConnection(asyncio.Protocol):
         if self._farewell is not None:
             self._farewell.expired()
             self.deadline = self._farewell.deadline
+        elif state is IDLE:
+            self._close()
         elif self._paused_reading:
             if sockets.has_left(self._transport):
                 self._transport.abort()
-        elif state is IDLE:
-            self._close()
         elif state is READING:
             self._refuse(Fault(Side.CLIENT, Kind.SLOW_REQUEST, "The request did not come in time.", timed_out=True))
 
