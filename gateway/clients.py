@@ -12,6 +12,7 @@ from typing import Final
 from gateway.admission.budget import ByteBudget
 from gateway.clock import Clock
 from gateway.downstream import ClientConnection
+from gateway.errors import Fault
 from gateway.front import Front
 from gateway.observe.logs import Log
 from gateway.proxy import Proxy
@@ -117,6 +118,11 @@ class Clients:
         self.draining = True
         for connection in list(self.open):
             connection.close_if_idle()
+
+    def give_up_reading(self, fault: Fault) -> None:
+        """Answer *fault* to every request that is still coming."""
+        for connection in list(self.open):
+            connection.give_up_reading(fault)
 
     def abort(self) -> None:
         """End every connection at once."""

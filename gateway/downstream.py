@@ -347,7 +347,13 @@ class ClientConnection(asyncio.Protocol):
             if sockets.has_left(self._transport):
                 self._transport.abort()
         elif state is READING:
-            self._refuse(Fault(Side.CLIENT, Kind.SLOW_REQUEST, "The request did not come in time.", timed_out=True))
+            text = "The request did not come in time."
+            self.give_up_reading(Fault(Side.CLIENT, Kind.SLOW_REQUEST, text, timed_out=True))
+
+    def give_up_reading(self, fault: Fault) -> None:
+        """Answer *fault* to a request that is still coming; nothing where none is."""
+        if self.state is READING:
+            self._refuse(fault)
 
     def _refuse(self, fault: Fault, rest: bytes = b"") -> None:
         """Answer before all was read; the connection lives on only if *rest* is the rest of the request."""

@@ -106,8 +106,10 @@ class Worker:
         # 4. Calls run on, up to the drain's time.
         await self._wait(settings.drain_timeout, lambda: not gateway.clients.busy)
         # 5. What still runs is ended, and told so: a stream gets an error event and no [DONE].
+        fault = Fault(Side.GATEWAY, Kind.DRAINING, "The gateway is shutting down.")
         for call in list(gateway.proxy.active):
-            gateway.proxy.stop(call, Fault(Side.GATEWAY, Kind.DRAINING, "The gateway is shutting down."))
+            gateway.proxy.stop(call, fault)
+        gateway.clients.give_up_reading(fault)
         # 6. Answers leave; then sockets close.
         await self._wait(FLUSH_TIME, lambda: not gateway.clients.unsent, patient=True)
         gateway.clients.abort()
