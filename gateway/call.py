@@ -78,8 +78,8 @@ class Client(Protocol):
         """Send the answer's first bytes, its head among them."""
 
     @property
-    def unsent(self) -> int:
-        """Bytes queued for it that its socket does not take yet."""
+    def untaken(self) -> int:
+        """Bytes written for it whose receipt it has not acknowledged."""
 
     def send(self, data: bytes) -> None:
         """Send more; a dead socket swallows it."""
@@ -290,7 +290,7 @@ class Call:
         "trace",
         "tried",
         "tries",
-        "unsent",
+        "untaken",
         "usage",
         "usage_injected",
     )
@@ -335,8 +335,8 @@ class Call:
         self.lost_reused = False
         self.deadline = self.total_deadline = NEVER
         self.idle = 0.0
-        #: Bytes queued for a client that does not read, when this was last looked at; 0 while it reads.
-        self.unsent = 0
+        #: Bytes that a client which holds its upstream up has not taken, when last looked at; 0 while it keeps up.
+        self.untaken = 0
         # outcome
         self.fault: Fault | None = None
         self.usage: Usage | None = None

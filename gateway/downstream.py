@@ -287,7 +287,12 @@ class ClientConnection(asyncio.Protocol):
             transport.abort()
 
     @property
+    def untaken(self) -> int:
+        return sockets.untaken(self._transport)
+
+    @property
     def unsent(self) -> int:
+        """Bytes queued for it that its socket does not take yet."""
         return self._transport.get_write_buffer_size()
 
     def answered(self) -> None:

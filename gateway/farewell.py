@@ -21,7 +21,7 @@ LINGER_LIMIT: Final = 1 << 20
 class Farewell:
     """One connection that ends. Its owner says how: `close`, or `break_off` where the answer is not whole."""
 
-    __slots__ = ("_clock", "_discarded", "_patience", "_transport", "_unsent", "deadline")
+    __slots__ = ("_clock", "_discarded", "_patience", "_transport", "_untaken", "deadline")
 
     def __init__(self, transport: asyncio.Transport, clock: Clock, patience: float) -> None:
         """*patience*: seconds in which the client must take at least a byte of what is queued for it."""
@@ -29,9 +29,9 @@ class Farewell:
         self._clock = clock
         self._patience = patience
         self._discarded = 0
-        self._unsent = unsent = transport.get_write_buffer_size()
+        self._untaken = untaken = sockets.untaken(transport)
         #: Monotonic seconds at which `expired` is to be called.
-        self.deadline = clock.now + (patience if unsent else LINGER_TIME)
+        self.deadline = clock.now + (patience if untaken else LINGER_TIME)
 
     def close(self, *, client_ended: bool) -> None:
         """Send what is queued, say FIN, and read on for a moment, unless the client said FIN itself."""
@@ -56,9 +56,9 @@ class Farewell:
 
     def expired(self) -> None:
         """The last answer has had its time, unless the client is still taking it."""
-        unsent = self._transport.get_write_buffer_size()
-        if 0 < unsent < self._unsent:
-            self._unsent = unsent
+        untaken = sockets.untaken(self._transport)
+        if 0 < untaken < self._untaken:
+            self._untaken = untaken
             self.deadline = self._clock.now + self._patience
         else:
             self.deadline = NEVER

@@ -307,7 +307,7 @@ class Proxy:
         attempt = call.attempt
         if attempt is not None and attempt.exchange is not None:
             attempt.exchange.pause()
-            call.unsent = call.client.unsent
+            call.untaken = call.client.untaken
             idle = call.route.policy.idle if call.route is not None else 0.0
             if idle:
                 call.deadline = min(call.total_deadline, self._clock.now + idle)
@@ -315,7 +315,7 @@ class Proxy:
     def resume(self, call: Call) -> None:
         attempt = call.attempt
         if attempt is not None and attempt.exchange is not None:
-            call.unsent = 0
+            call.untaken = 0
             call.deadline = min(call.total_deadline, self._clock.now + call.idle) if call.idle else call.total_deadline
             attempt.exchange.resume()
 
@@ -349,15 +349,16 @@ class Proxy:
     def _expire(self, call: Call, now: float) -> None:
         attempt = call.attempt
         side, kind = Side.UPSTREAM, Kind.UPSTREAM_SLOW
-        if now >= call.total_deadline:
-            text = "The call took longer than its total time."
-        elif call.unsent and call.route is not None:
-            unsent = call.client.unsent
-            if unsent < call.unsent:  # slow, but it reads
-                call.unsent = unsent
+        late = now >= call.total_deadline
+        if call.untaken and call.route is not None:
+            untaken = call.client.untaken
+            if untaken < call.untaken and not late:  # slow, but it reads
+                call.untaken = untaken
                 call.deadline = min(call.total_deadline, now + call.route.policy.idle)
                 return
             side, kind, text = Side.CLIENT, Kind.CLIENT_STALLED, "The client stopped reading."
+        elif late:
+            text = "The call took longer than its total time."
         elif attempt is not None and attempt.sink is not None:
             quiet_until = attempt.sink.at_last + call.idle
             if now < quiet_until:  # bytes came since the deadline was set: it is only moved when it is reached
