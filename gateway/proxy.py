@@ -156,6 +156,8 @@ class Proxy:
             # The upstream's own words may echo our credentials, and the client can do nothing about them.
             text = "The upstream refused the gateway's credentials."
             self._abort(attempt, Fault(Side.UPSTREAM, Kind.UPSTREAM_UNAUTHORIZED, text))
+        elif head.is_event_stream and not call.stream:
+            self.sent(attempt)  # nobody could tell before that it is one
 
     def first(self, attempt: Attempt, payload: bytes) -> None:
         """Payload before the commit point: commit, or wait for a whole event, or fail."""
