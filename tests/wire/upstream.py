@@ -107,8 +107,9 @@ class Upstream:
         self.first_answer = answer
         self.answer = answer
         self.answers: dict[str, Script | list[Script]] = {}
-        #: run on every new connection before anything is read
+        #: run on every new connection before anything is read, and even before its TLS handshake
         self.on_accept: AcceptScript | None = None
+        self.before_handshake: AcceptScript | None = None
         self._tls = tls
         self._threads: dict[threading.Thread, Wire] = {}
         self._listener = socket.create_server(("127.0.0.1", port), backlog=512, reuse_port=False)
@@ -150,7 +151,7 @@ class Upstream:
         self.drop_connections()
         self.answer = self.first_answer
         self.answers = {}
-        self.on_accept = None
+        self.on_accept = self.before_handshake = None
         self.ledger.clear()
 
     def close(self) -> None:
@@ -178,6 +179,8 @@ class Upstream:
 
     def _serve(self, wire: Wire) -> None:
         try:
+            if self.before_handshake is not None:
+                self.before_handshake(wire)
             if self._tls is not None:
                 self._handshake(wire, self._tls)
             if self.on_accept is not None:
