@@ -191,7 +191,10 @@ def test_a_script_may_answer_before_it_read_the_body(client: Client, upstream: U
 
 def test_a_connection_may_be_cut_before_anything_is_read(client: Client, upstream: Upstream, stage: Stage) -> None:
     upstream.on_accept = Wire.rst
-    other = stage.connect(upstream)
+    try:
+        other = stage.connect(upstream)
+    except ConnectionResetError:
+        return  # so early that it met the connecting itself
     assert other.read_end() == b"" and other.ended == "rst"
 
 
