@@ -227,8 +227,11 @@ class ClientConnection(asyncio.Protocol):
             self._body = None
             self._held = body.excess
             self._complete(call, body.body, monotonic_ns())
-        elif body.size > before:  # framing alone is no progress
-            self.deadline = self._all.clock.now + self._all.limits.body_timeout
+        else:
+            if body.size > before:  # framing alone is no progress
+                self.deadline = self._all.clock.now + self._all.limits.body_timeout
+            if len(data) >= sockets.FLOOD_READ and self._transport is not None:
+                sockets.read_later(self._transport, self._take_turn)
 
     def _complete(self, call: Call, body: bytes, now: int) -> None:
         self.deadline = NEVER
@@ -311,6 +314,11 @@ class ClientConnection(asyncio.Protocol):
     def _read_on(self) -> None:
         if self._paused_reading:
             self._paused_reading = False
+            self._transport.resume_reading()
+
+    def _take_turn(self) -> None:
+        """A large body's turn has come again."""
+        if not self._paused_reading and self._transport is not None:
             self._transport.resume_reading()
 
     def cut(self, *, told: bool) -> None:

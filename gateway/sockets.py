@@ -1,6 +1,6 @@
 """What a socket is set to, and what asyncio does not say about it, asked of the kernel.
 
-Owns the socket options and the questions that both sides need, and how a client's address is read. It refuses
+Owns the socket options the questions and the turn-taking that both sides need, and how a client's address is read. It refuses
 connections (`gateway.downstream`, `gateway.upstream.connection`).
 """
 
@@ -11,11 +11,15 @@ import socket
 import struct
 import sys
 import termios
+from collections.abc import Callable
 from fcntl import ioctl
 from typing import Final
 
 #: TCP states in which the other side has sent its FIN or RST (include/net/tcp_states.h): CLOSE, CLOSE_WAIT, LAST_ACK.
 _LEFT: Final = frozenset({7, 8, 9})
+#: A read of so many bytes is a flood's. uvloop reads up to 256,000 bytes at once, and a socket that fills them up to 32
+#: times in a row before it looks at any other: 8 MB, and tens of milliseconds in which nobody else is served.
+FLOOD_READ: Final = 128 << 10
 
 #: Above this many queued bytes a transport says `pause_writing`, below the second `resume_writing`.
 WRITE_HIGH: Final = 64 << 10
@@ -66,3 +70,9 @@ def untaken(transport: asyncio.WriteTransport) -> int:
     sock = transport.get_extra_info("socket")
     queued = ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))  # SIOCOUTQ, tcp(7)
     return unsent + int.from_bytes(queued, sys.byteorder)
+
+
+def read_later(transport: asyncio.Transport, read_on: Callable[[], None]) -> None:
+    """Let every other socket have its turn before *transport* is read again: pause it, and call *read_on* then."""
+    transport.pause_reading()
+    asyncio.get_running_loop().call_soon(read_on)

@@ -192,12 +192,24 @@ class UpstreamConnection(asyncio.Protocol):
         assert receiver is not None and decoder is not None
         payload = decoder.feed(data)
         sink = receiver.sink
-        if sink is not None:
-            sink.feed(payload, data if decoder.verbatim else None)
-        else:
+        if sink is None:
             receiver.feed(payload)
-        if decoder.complete and self._receiver is receiver:
+        elif decoder.verbatim:
+            sink.feed(payload, data)
+            return  # exactly one chunk, so not the last one, which has no payload
+        else:
+            sink.feed(payload)
+        if self._receiver is not receiver:
+            return
+        if decoder.complete:
             self._finish()
+        elif len(data) >= sockets.FLOOD_READ and self._transport is not None:
+            sockets.read_later(self._transport, self._take_turn)
+
+    def _take_turn(self) -> None:
+        """A flood's turn has come again."""
+        if not self._paused and self._transport is not None and self.state is not CLOSED:
+            self._transport.resume_reading()
 
     def _finish(self) -> None:
         """The answer is complete. The connection goes back first, so that the next call finds it."""
