@@ -16,6 +16,7 @@ from gateway.errors import Fault
 from gateway.front import Front
 from gateway.observe.logs import Log
 from gateway.proxy import Proxy
+from gateway.sockets import Departures
 from protocols.http1.fields import FieldTable
 from protocols.http1.state import ClientState
 
@@ -65,7 +66,19 @@ class Limits:
 class Clients:
     """All client connections of one worker, and what they share."""
 
-    __slots__ = ("budget", "clock", "draining", "fields", "front", "limits", "log", "loop", "open", "proxy")
+    __slots__ = (
+        "budget",
+        "clock",
+        "departures",
+        "draining",
+        "fields",
+        "front",
+        "limits",
+        "log",
+        "loop",
+        "open",
+        "proxy",
+    )
 
     def __init__(
         self,
@@ -85,9 +98,16 @@ class Clients:
         self.clock = clock
         self.log = log
         self.loop: asyncio.AbstractEventLoop | None = None
+        #: Clients whose sockets are not read, since they sent too much ahead.
+        self.departures = Departures()
         self.open: set[ClientConnection] = set()
         #: True once the worker goes down: every answer says Connection: close.
         self.draining = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run on *loop*; called once, before the first connection."""
+        self.loop = loop
+        self.departures.start(loop)
 
     def connection(self) -> ClientConnection:
         """The loop's protocol factory."""
@@ -125,6 +145,8 @@ class Clients:
             connection.give_up_reading(fault)
 
     def abort(self) -> None:
-        """End every connection at once."""
+        """End every connection at once; called once, at the end."""
         for connection in list(self.open):
             connection.abort()
+        if self.loop is not None:
+            self.departures.close(self.loop)

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final
 
-#: Seconds between sweeps: deadlines are seconds long, and a client that leaves while its socket is not read is to be
-#: noticed within 100 ms.
+#: Seconds between sweeps: deadlines are seconds long, and what finished calls leave to be counted and written is to
+#: stay little.
 SWEEP_INTERVAL: Final = 0.05
 
 NEVER: Final = float("inf")

@@ -128,6 +128,8 @@ class ClientConnection(asyncio.Protocol):
         self.state = CLIENT_MOVES[self.state][CLOSED] if self.state is not CLOSED else self.state
         self.deadline = NEVER
         self._held = b""
+        if self._paused_reading and self._transport is not None:
+            self._all.departures.forget(self._transport)
         self._all.open.discard(self)
 
     def pause_writing(self) -> None:
@@ -250,12 +252,8 @@ class ClientConnection(asyncio.Protocol):
         if len(self._held) > HELD_LIMIT and not self._paused_reading:
             self._paused_reading = True
             self._transport.pause_reading()
-            self._watch()
-
-    def _watch(self) -> None:
-        """While its socket is paused and a call runs, each sweep looks whether the client is still there."""
-        if self._paused_reading and self.state is not IDLE:
-            self.deadline = 0.0
+            everyone = self._all
+            everyone.departures.watch(self._transport, self.abort, half_close=everyone.limits.half_close_serves)
 
     # Writing an answer: the face that the relay sees (call.Client).
 
@@ -314,6 +312,7 @@ class ClientConnection(asyncio.Protocol):
     def _read_on(self) -> None:
         if self._paused_reading:
             self._paused_reading = False
+            self._all.departures.forget(self._transport)
             self._transport.resume_reading()
 
     def _take_turn(self) -> None:
@@ -333,8 +332,6 @@ class ClientConnection(asyncio.Protocol):
         self.data_received(b"")
         if self.state is READING or len(self._held) <= HELD_LIMIT:
             self._read_on()
-        else:
-            self._watch()
 
     # Ends.
 
@@ -356,9 +353,6 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = self._farewell.deadline
         elif state is IDLE:
             self._close()
-        elif self._paused_reading:
-            if sockets.has_left(self._transport):
-                self._transport.abort()
         elif state is READING:
             text = "The request did not come in time."
             self.give_up_reading(Fault(Side.CLIENT, Kind.SLOW_REQUEST, text, timed_out=True))

@@ -1,12 +1,14 @@
-"""What a socket is set to, and what asyncio does not say about it, asked of the kernel.
+"""What a socket is set to, and what asyncio does not do with it: the kernel is asked, turns are fair, leavers are told.
 
-Owns the socket options the questions and the turn-taking that both sides need, and how a client's address is read. It refuses
-connections (`gateway.downstream`, `gateway.upstream.connection`).
+Owns the socket options, the questions and the turn-taking that both sides need, how a client's address is read, and
+`Departures` (made by `gateway.clients`, one for each worker). It refuses connections (`gateway.downstream`,
+`gateway.upstream.connection`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 import sys
@@ -15,8 +17,6 @@ from collections.abc import Callable
 from fcntl import ioctl
 from typing import Final
 
-#: TCP states in which the other side has sent its FIN or RST (include/net/tcp_states.h): CLOSE, CLOSE_WAIT, LAST_ACK.
-_LEFT: Final = frozenset({7, 8, 9})
 #: A read of so many bytes is a flood's. uvloop reads up to 256,000 bytes at once, and a socket that fills them up to 32
 #: times in a row before it looks at any other: 8 MB, and tens of milliseconds in which nobody else is served.
 FLOOD_READ: Final = 128 << 10
@@ -51,13 +51,6 @@ def reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-def has_left(transport: asyncio.Transport) -> bool:
-    """Whether the other side has left, told although the socket is not read."""
-    sock = transport.get_extra_info("socket")
-    state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-    return state in _LEFT
-
-
 def untaken(transport: asyncio.WriteTransport) -> int:
     """Bytes written whose receipt the other side has not acknowledged: those queued here, and those in the kernel.
 
@@ -76,3 +69,47 @@ def read_later(transport: asyncio.Transport, read_on: Callable[[], None]) -> Non
     """Let every other socket have its turn before *transport* is read again: pause it, and call *read_on* then."""
     transport.pause_reading()
     asyncio.get_running_loop().call_soon(read_on)
+
+
+class Departures:
+    """Tells at once who left although its socket is not read: the loop itself learns that only by reading.
+
+    An epoll of its own, which the loop watches like any socket, and which asks for the other side's end alone.
+    """
+
+    __slots__ = ("_epoll", "_told")
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._told: dict[int, Callable[[], None]] = {}
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.add_reader(self._epoll.fileno(), self._tell)
+
+    def watch(self, transport: asyncio.Transport, told: Callable[[], None], *, half_close: bool) -> None:
+        """Call *told* once *transport*'s other side has left. With *half_close* its FIN does not mean that."""
+        fd = transport.get_extra_info("socket").fileno()
+        self._told[fd] = told
+        self._epoll.register(fd, 0 if half_close else select.EPOLLRDHUP)  # EPOLLHUP and EPOLLERR come unasked
+
+    def forget(self, transport: asyncio.Transport) -> None:
+        """Watch *transport* no longer: it is read again, or closed. Harmless when it was not watched."""
+        self._drop(transport.get_extra_info("socket").fileno())
+
+    def close(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Called once, after the last connection's end was begun."""
+        loop.remove_reader(self._epoll.fileno())
+        self._told.clear()
+        self._epoll.close()
+
+    def _tell(self) -> None:
+        for fd, _ in self._epoll.poll(0):
+            told = self._drop(fd)
+            if told is not None:
+                told()
+
+    def _drop(self, fd: int) -> Callable[[], None] | None:
+        told = self._told.pop(fd, None)
+        if told is not None:
+            self._epoll.unregister(fd)
+        return told

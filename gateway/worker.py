@@ -68,7 +68,7 @@ class Worker:
         gateway = Gateway(self._config)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signal, number)
-        gateway.clients.loop = loop
+        gateway.clients.start(loop)
         gateway.clock.start(loop)
         server = await loop.create_server(
             gateway.clients.connection, sock=self._sock, backlog=self._config.server.backlog

@@ -25,8 +25,8 @@ class Socket:
 class Transport(asyncio.Transport):
     """Remembers what was written, and whether it was aborted or paused."""
 
-    def __init__(self) -> None:
-        super().__init__({"socket": Socket(), "peername": ("127.0.0.1", 1)})
+    def __init__(self, socket: object = None) -> None:
+        super().__init__({"socket": socket or Socket(), "peername": ("127.0.0.1", 1)})
         self.written: list[bytes] = []
         self.aborted = False
         self.paused = False
@@ -81,8 +81,9 @@ class InProcess:
             await backend.close()
         assert self.gateway.lines.close(5.0)
 
-    def connect(self) -> tuple[ClientConnection, Transport]:
-        client, transport = self.gateway.clients.connection(), Transport()
+    def connect(self, socket: object = None) -> tuple[ClientConnection, Transport]:
+        """*socket* is what the kernel is asked about, where a test needs that."""
+        client, transport = self.gateway.clients.connection(), Transport(socket)
         client.connection_made(transport)
         return client, transport
 

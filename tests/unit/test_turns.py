@@ -1,15 +1,20 @@
-"""Turns of the loop: who sends much is read once in each."""
+"""Turns of the loop: who sends much is read once in each, and who is not read is heard all the same when he leaves."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from gateway.sockets import FLOOD_READ
+import pytest
+
+from gateway.downstream import HELD_LIMIT
+from gateway.sockets import FLOOD_READ, Departures
 from protocols.http1.framing import chunk
 from tests.unit.in_process import InProcess, Transport, chat, running
 
@@ -148,3 +153,104 @@ def test_the_loop_reads_a_flooding_socket_once_in_a_turn() -> None:
     with listener, theirs:
         play(story)
         sender.join()
+
+
+# --- who leaves unread ---
+
+
+class Unread:
+    """The gateway's end of a connection whose bytes nobody reads."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def get_extra_info(self, name: str) -> socket.socket:
+        assert name == "socket"
+        return self.sock
+
+
+@contextmanager
+def connection() -> Iterator[tuple[Any, socket.socket]]:
+    """Its gateway's end, and the client's, which has sent bytes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        accepted, _ = listener.accept()
+        with accepted:
+            client.sendall(b"x" * 1000)
+            yield Unread(accepted), client
+
+
+def reset(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+async def is_told(leave: Callable[[socket.socket], None], *, half_close: bool) -> bool:
+    """Whether *leave* is told; a sentinel that leaves after it shows when it would have been."""
+    loop = asyncio.get_running_loop()
+    departures = Departures()
+    departures.start(loop)
+    told, sentinel = asyncio.Event(), asyncio.Event()
+    with connection() as (unread, client), connection() as (other, last):
+        departures.watch(unread, told.set, half_close=half_close)
+        departures.watch(other, sentinel.set, half_close=False)
+        leave(client)
+        reset(last)
+        await asyncio.wait_for(sentinel.wait(), 5)
+        departures.forget(unread)
+        departures.forget(other)
+        departures.close(loop)
+    return told.is_set()
+
+
+@pytest.mark.parametrize(
+    ("leave", "half_close", "expected"),
+    [
+        (socket.socket.close, False, True),
+        (reset, False, True),
+        (lambda client: client.shutdown(socket.SHUT_WR), False, True),
+        (reset, True, True),
+        (lambda client: client.shutdown(socket.SHUT_WR), True, False),
+        (lambda client: client.sendall(b"more"), False, False),
+    ],
+    ids=["close", "reset", "FIN", "reset where FIN is no end", "FIN where it is no end", "more bytes"],
+)
+def test_who_leaves_a_socket_that_is_not_read_is_told(
+    leave: Callable[[socket.socket], None], half_close: bool, expected: bool
+) -> None:
+    with running() as runner:
+        assert runner.run(is_told(leave, half_close=half_close)) is expected
+
+
+def test_who_is_read_again_is_not_told() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        departures = Departures()
+        departures.start(loop)
+        with connection() as (unread, client), connection() as (other, last):
+            sentinel = asyncio.Event()
+            departures.watch(unread, pytest.fail, half_close=False)
+            departures.watch(other, sentinel.set, half_close=False)
+            departures.forget(unread)
+            client.close()
+            last.close()
+            await asyncio.wait_for(sentinel.wait(), 5)
+            departures.close(loop)
+
+    with running() as runner:
+        runner.run(story())
+
+
+def test_a_client_that_is_not_read_is_read_again_before_its_next_request_is_begun() -> None:
+    """Its last answer was not taken when it sent the beginning of the next request: the rest has to be read."""
+
+    async def story(house: InProcess) -> None:
+        with connection() as (unread, _):
+            client, transport = house.connect(unread.sock)
+            client.pause_writing()
+            client.data_received(UPLOAD + bytes(HELD_LIMIT))
+            assert is_paused(transport)
+            client.resume_writing()
+            assert not is_paused(transport)
+            client.connection_lost(None)
+
+    play(story)
