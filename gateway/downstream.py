@@ -18,7 +18,7 @@ from gateway.call import Call
 from gateway.clock import NEVER, monotonic_ns
 from gateway.errors import WRONG_KINDS, Fault, Kind, Side
 from gateway.farewell import Farewell
-from gateway.intake import BodyIntake, judge_open_head, take_budget
+from gateway.intake import BodyIntake, take_budget
 from gateway.relay import LAST_WORDS
 from protocols.http1.errors import WireError
 from protocols.http1.fields import Role
@@ -198,14 +198,14 @@ class ClientConnection(asyncio.Protocol):
                 self._read_body(rest)
 
     def _wait_for_head(self, data: bytes) -> None:
-        limits = self._all.limits
-        fault = judge_open_head(data, self._held_scan, limits)
-        if fault is not None:
-            self._refuse(fault)
+        try:
+            self._heads.judge_begun(data, self._held_scan)
+        except WireError as error:
+            self._refuse(Fault(Side.CLIENT, WRONG_KINDS[error.kind], f"Bad request: {error}."))
             return
         if data and self.state is IDLE:
             self.state = CLIENT_MOVES[self.state][READING]
-            self.deadline = self._all.clock.now + limits.header_timeout
+            self.deadline = self._all.clock.now + self._all.limits.header_timeout
         self._held = data
         self._held_scan = max(0, len(data) - 3)
 

@@ -1,7 +1,7 @@
-"""A request on its way in: a head that is not complete, a body's framing, its limit and its share of the byte budget.
+"""A request's body on its way in: its framing, its size limit and its share of the byte budget.
 
-Owns `judge_open_head`, `take_budget` and `BodyIntake`. It refuses sockets and deadlines (`gateway.downstream`, which
-makes an intake for each body that does not come with its head).
+Owns `take_budget` and `BodyIntake`. It refuses sockets and deadlines (`gateway.downstream`, which makes one for each
+body that does not come with its head).
 """
 
 from __future__ import annotations
@@ -22,24 +22,10 @@ OPERATION_BODY_LIMIT: Final = 8 << 10
 
 
 class Limits(Protocol):
-    """Bytes that a head and a whole body may have, the latter by whether its endpoint takes images or sound."""
+    """Bytes that a whole body may have, by whether its endpoint takes images or sound."""
 
-    head: int
     body: int
     media_body: int
-
-
-def judge_open_head(data: bytes, scan: int, limits: Limits) -> Fault | None:
-    """Why *data*, in which no head is complete yet, never will be one. Its first *scan* bytes were judged before."""
-    at = data.find(b"\n", scan)
-    while at >= 0:
-        if data[at - 1 : at] != b"\r":
-            # It would never end: only CRLF CRLF ends a head here (RFC 9112 section 2.2 leaves that to us).
-            return Fault(Side.CLIENT, Kind.BAD_REQUEST, "Bad request: a line ends without CR.")
-        at = data.find(b"\n", at + 1)
-    if len(data) > limits.head:
-        return Fault(Side.CLIENT, Kind.HEAD_TOO_LARGE, "The request head is too large.")
-    return None
 
 
 def take_budget(call: Call, size: int, limits: Limits) -> Fault | None:

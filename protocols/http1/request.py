@@ -121,6 +121,24 @@ class RequestHeads:
         self._block = block
         return request
 
+    def judge_begun(self, data: bytes, scan: int = 0) -> None:
+        """Judge *data*, the beginning of a head whose end is not there; raises `WireError` where no byte can mend it.
+
+        The verdict is the one that the whole head would get, however it is cut. *scan* is as for `read`.
+        """
+        at = data.find(b"\n", scan, self._limit)
+        while at >= 0:
+            if data[at - 1 : at] != b"\r":  # only CRLF CRLF ends a head here (RFC 9112 section 2.2 leaves that to us)
+                raise _bare_line_end()
+            at = data.find(b"\n", at + 1, self._limit)
+        if len(data) > self._limit:
+            line = data[: self._limit].partition(b"\r\n")
+            if line[1]:
+                raise WireError(Wrong.HEAD_TOO_LARGE, "the head is too large")
+            if line[0].partition(b" ")[0] not in METHODS:
+                raise WireError(Wrong.BAD_METHOD, "a method that is not served")
+            raise WireError(Wrong.TARGET_TOO_LONG, "the request target is too long")
+
     def _learn(self) -> Pattern:
         """Make the pattern of the last head, and cut its `forward` where values vary."""
         request = self._request
@@ -159,10 +177,12 @@ def parse_request_head(block: bytes, table: FieldTable) -> Request:
     """Parse *block*, a head up to and with its empty line. Raises `WireError`."""
     request = Request(special=_NO_SPECIALS.copy(), forward=[])
     line, *lines = block[:-4].split(b"\r\n")
+    if block.count(b"\n") != len(lines) + 2:
+        raise _bare_line_end()  # first of all, as in a head that comes in pieces
     if len(lines) > FIELDS_LIMIT:
         raise WireError(Wrong.HEAD_TOO_LARGE, "too many fields")
     _read_line(request, line)
-    _judge_syntax(block)
+    _judge_syntax(block, request.http_1_1)
     memo = table.lines
     forward = request.forward
     for line in lines:
@@ -179,14 +199,23 @@ def parse_request_head(block: bytes, table: FieldTable) -> Request:
     return request
 
 
-def _judge_syntax(block: bytes) -> None:
+def _bare_line_end() -> WireError:
+    return WireError(Wrong.BAD_HEAD, "a line ends without CR")
+
+
+def _judge_syntax(block: bytes, http_1_1: bool) -> None:
     try:
         httptools.HttpRequestParser(_JUDGE).feed_data(block)
     except httptools.HttpParserUpgrade:
         pass  # an offer that is not taken: the request is served as HTTP/1.1, with its body (RFC 9110 section 7.8)
     except httptools.HttpParserError as error:
-        framing = "Content-Length" in str(error) or "Transfer-Encoding" in str(error)
-        raise WireError(Wrong.BAD_FRAMING if framing else Wrong.BAD_HEAD, str(error)) from None
+        text = str(error)
+        kind = Wrong.BAD_HEAD
+        if "Content-Length" in text:
+            kind = Wrong.BAD_FRAMING
+        elif "Transfer-Encoding" in text:
+            kind = Wrong.BAD_TRANSFER_CODING if http_1_1 else Wrong.BAD_FRAMING
+        raise WireError(kind, text) from None
 
 
 def _read_line(request: Request, line: bytes) -> None:
@@ -213,11 +242,11 @@ def _store(special: SpecialFields, role: int, value: bytes) -> None:
     before = special[role]
     if before is None:
         special[role] = value
-    elif role == Role.CONNECTION:  # a list: several fields are one
+    elif role in (Role.CONNECTION, Role.TRANSFER_ENCODING):  # lists: several fields are one
         special[role] = before + b"," + value
     elif role == Role.HOST:
         raise WireError(Wrong.BAD_HOST, "more than one Host")
-    elif role in (Role.CONTENT_LENGTH, Role.TRANSFER_ENCODING):
+    elif role == Role.CONTENT_LENGTH:
         raise WireError(Wrong.BAD_FRAMING, "a framing field came twice")
     else:
         name = Role(role).name.lower().replace("_", "-")
@@ -274,15 +303,19 @@ def _obey_connection(request: Request, connection: bytes) -> None:
 def _check_coding(request: Request, coding: bytes) -> None:
     if not request.http_1_1:
         raise WireError(Wrong.BAD_FRAMING, "Transfer-Encoding on HTTP/1.0")
-    if coding.lower() != b"chunked":
-        raise WireError(Wrong.BAD_TRANSFER_CODING, "a transfer coding other than chunked")
     if request.special[Role.CONTENT_LENGTH] is not None:
         raise WireError(Wrong.BAD_FRAMING, "both Content-Length and Transfer-Encoding")
+    if coding.lower() != b"chunked":
+        raise WireError(Wrong.BAD_TRANSFER_CODING, "a transfer coding other than chunked")
     request.chunked = True
 
 
 def after_empty_lines(data: bytes) -> bytes:
-    """*data* without the empty lines that may come before a request (RFC 9112 section 2.2)."""
-    while data.startswith(b"\r\n"):
-        data = data[2:]
-    return data
+    """*data* without the empty lines that may come before a request (RFC 9112 section 2.2).
+
+    One look at each: a read full of them must not cost its square.
+    """
+    start = 0
+    while data.startswith(b"\r\n", start):
+        start += 2
+    return data[start:]

@@ -37,7 +37,7 @@ def old(*fields: bytes) -> bytes:
     return head(*fields, line=b"POST /v1/x HTTP/1.0")
 
 
-#: RELIABILITY's section 2.1, row by row. Where chunked is not the last coding, RFC 9112 section 6.3 says 400.
+#: RELIABILITY's section 2.1, row by row. Any coding but one `chunked` is one that is not supported.
 REFUSED: dict[str, tuple[bytes, Wrong]] = {
     "1 length and chunked": (field(b"Content-Length: 5", b"Transfer-Encoding: chunked"), Wrong.BAD_FRAMING),
     "1 chunked and length": (field(b"Transfer-Encoding: chunked", b"Content-Length: 5"), Wrong.BAD_FRAMING),
@@ -51,7 +51,7 @@ REFUSED: dict[str, tuple[bytes, Wrong]] = {
         )
     },
     **{
-        f"7 coding {value!r}": (field(b"Transfer-Encoding: " + value), Wrong.BAD_FRAMING)
+        f"7 coding {value!r}": (field(b"Transfer-Encoding: " + value), Wrong.BAD_TRANSFER_CODING)
         for value in (
             *(b"", b"gzip", b"xchunked", b"identity", b'"chunked"', b"chunked;a=b", b"chunked,", b"chunkedx"),
             *(b"chunked, gzip", b"chunked, chunked", b"chunked\r\nTransfer-Encoding: chunked"),
@@ -60,13 +60,28 @@ REFUSED: dict[str, tuple[bytes, Wrong]] = {
     "7 coding with a control": (field(b"Transfer-Encoding: \x0bchunked"), Wrong.BAD_HEAD),
     "8 coding gzip, chunked": (field(b"Transfer-Encoding: gzip, chunked"), Wrong.BAD_TRANSFER_CODING),
     "8 coding , chunked": (field(b"Transfer-Encoding: , chunked"), Wrong.BAD_TRANSFER_CODING),
+    "8 coding gzip in a line of its own": (
+        field(b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked"),
+        Wrong.BAD_TRANSFER_CODING,
+    ),
+    **{
+        f"7 and 8 length and coding {value!r}": (
+            field(b"Content-Length: 5", b"Transfer-Encoding: " + value),
+            Wrong.BAD_FRAMING,
+        )
+        for value in (b"", b"gzip", b"gzip, chunked", b"chunked, gzip", b"gzip\r\nTransfer-Encoding: chunked")
+    },
     "8 coding identity, chunked": (field(b"Transfer-Encoding: identity, chunked"), Wrong.BAD_TRANSFER_CODING),
     "9 chunked in HTTP/1.0": (old(b"Transfer-Encoding: chunked"), Wrong.BAD_FRAMING),
     "9 a coding list in HTTP/1.0": (old(b"Transfer-Encoding: gzip, chunked"), Wrong.BAD_FRAMING),
+    "9 another coding in HTTP/1.0": (old(b"Transfer-Encoding: gzip"), Wrong.BAD_FRAMING),
     "11 LF in the request line": (line(b"GET /\nHTTP/1.1"), Wrong.BAD_HEAD),
     "11 LF behind the request line": (b"GET / HTTP/1.1\nHost: a\r\n\r\n", Wrong.BAD_HEAD),
     "11 LF behind a field": (field(b"X: a\nY: b"), Wrong.BAD_HEAD),
     "11 LF before a field": (field(b"\nX: a"), Wrong.BAD_HEAD),
+    "11 LF and another method": (head(b"X: a\nb", line=b"PURGE / HTTP/1.1"), Wrong.BAD_HEAD),
+    "11 LF and another version": (head(b"X: a\nb", line=b"GET / HTTP/2.0"), Wrong.BAD_HEAD),
+    "11 LF and too many fields": (field(*[b"X: a\nb"] * FIELDS_LIMIT), Wrong.BAD_HEAD),
     "12 CR in a value": (field(b"X: a\rb"), Wrong.BAD_HEAD),
     "12 CR behind a value": (field(b"X: a\r"), Wrong.BAD_HEAD),
     "12 CR before a field": (field(b"\rX: a"), Wrong.BAD_HEAD),
