@@ -6,6 +6,7 @@ what the payload is. A decoder is made for each body by the owner of the connect
 
 from __future__ import annotations
 
+import re
 from typing import Final, Protocol
 
 from protocols.http1.errors import WireError, Wrong
@@ -22,6 +23,7 @@ TRAILER_LIMIT: Final = 16 << 10
 
 #: What stands in no field and no extension: every control character but the tab.
 CONTROLS: Final = bytes(c for c in range(32) if c != 9) + b"\x7f"
+_FIELD_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:")
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 #: The usual sizes of events, as peers spell them: a look-up instead of a parse. 0 is not among them.
 _SIZES: Final = {spelling % size: size for size in range(1, 2048) for spelling in (b"%x", b"%X")}
@@ -192,6 +194,8 @@ class ChunkedDecoder:
         line = data[at:line_end]
         if line.translate(None, CONTROLS) != line:
             raise WireError(Wrong.BAD_FRAMING, "a control character in a trailer")
+        if line and not _FIELD_NAME.match(line):  # dropped all the same, but another would read a request in it
+            raise WireError(Wrong.BAD_FRAMING, "a trailer is not name: value")
         self._overhead += line_end + 2 - at
         if self._overhead > TRAILER_LIMIT:
             raise WireError(Wrong.BAD_FRAMING, "the trailer section is too large")

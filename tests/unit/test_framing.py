@@ -198,6 +198,12 @@ REFUSED = {
     "LF in a trailer": b"0\r\nX: a\nY: b\r\n\r\n",
     "CR in a trailer": b"0\r\nX: a\rb\r\n\r\n",
     "NUL in a trailer": b"0\r\nX: a\0b\r\n\r\n",
+    "a trailer without a colon": b"0\r\nX\r\n\r\n",
+    "a trailer without a name": b"0\r\n: a\r\n\r\n",
+    "a trailer that is a request": b"0\r\nGET /x: HTTP/1.1\r\n\r\n",
+    "space before a trailer's colon": b"0\r\nX : a\r\n\r\n",
+    "a folded trailer": b"0\r\nX: a\r\n b: c\r\n\r\n",
+    "a trailer with a name beyond ASCII": b"0\r\n\xe9: a\r\n\r\n",
 }
 
 
