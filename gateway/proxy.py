@@ -167,7 +167,7 @@ class Proxy:
             return
         if not attempt.call.at_first:
             attempt.call.at_first = monotonic_ns()
-        if not head.is_event_stream or head.status >= 300:
+        if not head.is_event_stream or head.status >= 300 or head.encoded:
             self._commit_body(attempt, head, payload)
             return
         payload = attempt.held + payload

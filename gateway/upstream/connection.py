@@ -154,6 +154,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._held:
             self._held = b""
+            self._pool.head_came(self)
         self._persistent = head.persistent
         if head.keep_alive_timeout or head.keep_alive_max:
             self._obey_keep_alive(head)
@@ -170,7 +171,17 @@ class UpstreamConnection(asyncio.Protocol):
         if body and self._receiver is receiver:
             self._take_body(body)
 
+    def head_is_late(self) -> None:
+        """The head began to come, and its time is over."""
+        receiver = self._receiver
+        text = "The upstream's response head did not come to its end in time."
+        try:
+            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, timed_out=True))
+        except Exception as error:
+            self._crashed(error, receiver)
+
     def _wait_for_head(self, data: bytes) -> None:
+        self._pool.head_begun(self)
         self._held = data
         if len(data) > HEAD_LIMIT:
             text = "The upstream's response head is too large."
@@ -183,6 +194,7 @@ class UpstreamConnection(asyncio.Protocol):
             text = "The upstream switched protocols or sent too many interim answers."
             self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
             return
+        self._pool.head_came(self)
         self._held = rest
         if rest:
             self._take_head(rest)

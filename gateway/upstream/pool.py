@@ -21,6 +21,8 @@ from gateway.upstream.connection import UpstreamConnection
 #: TLS handshakes towards one peer at once: each costs milliseconds of CPU, and a burst would stall the loop. Each peer
 #: has its own bound, so that one that never answers keeps no other from being reached.
 HANDSHAKES_LIMIT: Final = 16
+#: Seconds from an answer's first byte to the end of its head, which a peer that means well sends in one piece.
+HEAD_TIME: Final = 10.0
 #: A peer that tells its keep-alive timeout gets this much of it: the rest is for the race with its FIN.
 TOLD_SHARE: Final = 0.8
 
@@ -41,6 +43,7 @@ class Pool:
         "_address",
         "_clock",
         "_handshakes",
+        "_heads_due",
         "_idle_timeout",
         "_max_idle",
         "_on_crash",
@@ -69,6 +72,8 @@ class Pool:
         #: Every connection that is open or being opened.
         self.all: set[UpstreamConnection] = set()
         self.connecting = 0
+        #: Connections whose answer's head has come in part -> when it must be whole.
+        self._heads_due: dict[UpstreamConnection, float] = {}
 
     def take_nowait(self) -> UpstreamConnection | None:
         """The idle connection used last, or None. Its user brings it back with `give` or `closed`."""
@@ -121,8 +126,17 @@ class Pool:
     def closed(self, connection: UpstreamConnection) -> None:
         """*connection* is no more."""
         self.all.discard(connection)
+        self._heads_due.pop(connection, None)
         if connection in self.idle:
             self.idle.remove(connection)
+
+    def head_begun(self, connection: UpstreamConnection) -> None:
+        """A part of an answer's head came; more parts do not prolong its time."""
+        self._heads_due.setdefault(connection, self._clock.now + HEAD_TIME)
+
+    def head_came(self, connection: UpstreamConnection) -> None:
+        """The head is whole."""
+        self._heads_due.pop(connection, None)
 
     def told_timeout(self, seconds: int) -> None:
         """The peer closes idle connections after *seconds*."""
@@ -132,9 +146,11 @@ class Pool:
         self._on_crash(error)
 
     def sweep(self, now: float) -> None:
-        """Close idle connections that are too old to be reused."""
+        """Close idle connections that are too old to be reused, and those whose answer's head drips."""
         for connection in [connection for connection in self.idle if now >= connection.stale_at]:
             connection.abort()
+        for connection in [connection for connection, due in self._heads_due.items() if now >= due]:
+            connection.head_is_late()
 
     def close(self) -> None:
         """Abort every connection."""

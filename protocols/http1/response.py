@@ -73,6 +73,8 @@ class ResponseHead(msgspec.Struct, eq=False):
     lines: list[bytes]
     content_type: bytes = b""
     is_event_stream: bool = False
+    #: The body is compressed although nobody asked for it: it can be passed on, and not looked into.
+    encoded: bool = False
     #: The body's length in bytes where it is known.
     length: int | None = None
     chunked: bool = False
@@ -95,7 +97,7 @@ class ResponseHead(msgspec.Struct, eq=False):
 def own_head(status: int, content_type: bytes, length: int | None) -> ResponseHead:
     """The head of an answer that the gateway itself makes."""
     lines = [b"content-type: ", content_type, b"\r\n"] if content_type else []
-    return ResponseHead(status, lines, content_type, content_type.startswith(b"text/event-stream"), length)
+    return ResponseHead(status, lines, content_type, content_type.startswith(b"text/event-stream"), length=length)
 
 
 class ResponseHeads:
@@ -198,6 +200,8 @@ def parse_response_head(block: bytes) -> ResponseHead:
             if name == b"content-type":
                 head.content_type = value
                 head.is_event_stream = value.lower().startswith(b"text/event-stream")
+            elif name == b"content-encoding":
+                head.encoded = value.lower() not in (b"", b"identity")
         elif name in special:
             special[name] += b"," + value
         else:
@@ -263,6 +267,8 @@ def _apply_framing(head: ResponseHead, minor: int, special: dict[bytes, bytes]) 
     length = special.get(b"content-length")
     if head.status < 200 or head.status in (204, 304):
         head.length = 0
+        if head.status == 204 and (coding is not None or length not in (None, b"0")):
+            head.persistent = False  # it must not be there (RFC 9110 section 8.6): perhaps a body follows all the same
     elif coding is not None:
         if length is not None:
             raise WireError(Wrong.BAD_FRAMING, "the answer has both Content-Length and Transfer-Encoding")

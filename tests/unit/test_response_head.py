@@ -101,6 +101,7 @@ def test_a_head_that_proxies_have_been_fooled_with_is_refused(block: bytes, kind
 def expected(block: bytes, **said: Any) -> tuple[bytes, dict[str, Any]]:
     """*block*, and what it says; what is not named is as in a bare 200 that ends with its connection."""
     plain = {"status": 200, "lines": b"", "content_type": b"", "is_event_stream": False, "length": None}
+    plain["encoded"] = False
     kept = {"chunked": False, "persistent": said.get("length") is not None or said.get("chunked", False)}
     return block, {**plain, **kept, "keep_alive_timeout": 0, "keep_alive_max": 0, **said}
 
@@ -136,8 +137,16 @@ PASSES = {
     ),
     **{
         f"{status} with {name}": expected(of_status(status, *fields), status=status, length=0)
-        for status in (100, 102, 103, 199, 204, 304)
+        for status in (100, 102, 103, 199, 304)
         for name, fields in {"nothing": (), "a length": (CL,), "chunks": (TE,), "both": (CL, TE)}.items()
+    },
+    # A 204 must not say how long its body is: where it does, perhaps one follows, and the connection is not used again.
+    **{
+        f"4 204 with {name}": expected(of_status(204, *fields), status=204, length=0, persistent=sound)
+        for name, sound, fields in (
+            ("nothing", True, ()), ("a length of 0", True, (b"Content-Length: 0",)), ("a length", False, (CL,)),
+            ("chunks", False, (TE,)), ("both", False, (CL, TE)),
+        )
     },
     "205 has a body like any other": expected(of_status(205, CL), status=205, length=5),
     "100 and 599 are the bounds": expected(of_status(599, CL), status=599, length=5),
@@ -167,6 +176,14 @@ PASSES = {
     "events": expected(
         head(b"content-type: Text/Event-Stream; charset=utf-8", TE), chunked=True, is_event_stream=True,
         content_type=b"Text/Event-Stream; charset=utf-8", lines=b"content-type: Text/Event-Stream; charset=utf-8\r\n",
+    ),
+    "packed events": expected(
+        head(b"Content-Encoding: gzip", b"Content-Type: text/event-stream", TE), chunked=True, is_event_stream=True,
+        encoded=True, content_type=b"text/event-stream",
+        lines=b"content-encoding: gzip\r\ncontent-type: text/event-stream\r\n",
+    ),
+    "nothing packed": expected(
+        head(b"Content-Encoding: Identity", CL), length=5, lines=b"content-encoding: Identity\r\n"
     ),
     "no events": expected(
         head(b"X-Type: text/event-stream", b"Content-Type: text/plain", TE), chunked=True, content_type=b"text/plain",
