@@ -196,6 +196,8 @@ class ClientConnection(asyncio.Protocol):
             self._begin_body(call)
             if rest:
                 self._read_body(rest)
+            elif request.special[_EXPECT] is not None and request.http_1_1:
+                self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _wait_for_head(self, data: bytes) -> None:
         try:
@@ -210,13 +212,11 @@ class ClientConnection(asyncio.Protocol):
         self._held_scan = max(0, len(data) - 3)
 
     def _begin_body(self, call: Call) -> None:
-        """The body is still coming: let the client send."""
+        """The body is still coming."""
         if self.state is IDLE:
             self.state = CLIENT_MOVES[self.state][READING]
         self._body = BodyIntake(call, self._all.limits)
         self.deadline = self._all.clock.now + self._all.limits.body_timeout
-        if call.request.special[_EXPECT] is not None and call.request.http_1_1:
-            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _read_body(self, data: bytes) -> None:
         call, body = self._call, self._body
