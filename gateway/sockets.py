@@ -13,9 +13,12 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fcntl import ioctl
 from typing import Final
+
+#: Asks whether anything has come that the loop has not read; called with 0, it does not wait. Empty: nothing.
+Ear = Callable[[int], Sequence[object]]
 
 #: A read of so many bytes is a flood's. uvloop reads up to 256,000 bytes at once, and a socket that fills them up to 32
 #: times in a row before it looks at any other: 8 MB, and tens of milliseconds in which nobody else is served.
@@ -42,6 +45,13 @@ def address_of(transport: asyncio.BaseTransport) -> str:
     """The other side's address; empty where it was gone before it was accepted."""
     peer = transport.get_extra_info("peername")
     return str(peer[0]) if peer else ""
+
+
+def ear(transport: asyncio.BaseTransport) -> Ear:
+    """What tells of unread bytes, or of the other side's FIN, on an open connection, for half a microsecond."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return poll.poll
 
 
 def reset(transport: asyncio.Transport) -> None:

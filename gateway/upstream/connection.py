@@ -45,6 +45,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_pool",
         "_receiver",
         "_transport",
+        "has_unread",
         "is_closing",
         "served",
         "stale_at",
@@ -104,6 +105,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = transport = cast("asyncio.Transport", transport)
         #: Whether the transport knows already that it ends.
         self.is_closing = transport.is_closing
+        #: Whether something has come that the loop has not read.
+        self.has_unread = sockets.ear(transport)
         sockets.send_at_once(transport)
 
     def data_received(self, data: bytes) -> None:

@@ -76,11 +76,15 @@ class Pool:
         self._heads_due: dict[UpstreamConnection, float] = {}
 
     def take_nowait(self) -> UpstreamConnection | None:
-        """The idle connection used last, or None. Its user brings it back with `give` or `closed`."""
+        """The idle connection used last, or None. Its user brings it back with `give` or `closed`.
+
+        The kernel is asked whether the peer sent anything since: the loop may not have come to it, and a second answer
+        to the last call would be taken for the answer to the next.
+        """
         idle = self.idle
         while idle:
             connection = idle.pop()
-            if self._clock.now < connection.stale_at and not connection.is_closing():
+            if self._clock.now < connection.stale_at and not connection.is_closing() and not connection.has_unread(0):
                 return connection
             connection.abort()
         return None

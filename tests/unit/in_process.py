@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +18,20 @@ from gateway.upstream.connection import UpstreamConnection
 
 
 class Socket:
+    """An address family, and a file descriptor that is readable once `wake` was called."""
+
     family = 2
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def wake(self) -> None:
+        """Something has come that the loop has not read yet."""
+        os.eventfd_write(self._fd, 1)
 
     def setsockopt(self, *args: object) -> None:
         """TCP_NODELAY, SO_LINGER: nothing to do."""
