@@ -37,6 +37,23 @@ def test_a_large_answer_arrives_whole(stage: Stage) -> None:
     assert gateway.ask("POST", CHAT, chat_request()).body == body
 
 
+@pytest.mark.parametrize("length", [True, False], ids=["of a told length", "up to the end"])
+def test_a_large_answer_that_ends_its_connection_arrives_whole(stage: Stage, length: bool) -> None:
+    """uvloop drops what it holds of a TLS connection whose FIN comes while reading is paused."""
+    body = bytes(range(256)) * 20_000
+
+    def script(x: Exchange) -> None:
+        lines = [answers.JSON_TYPE, ("connection", "close")]
+        if length:
+            lines.append(("content-length", str(len(body))))
+        x.send(answers.head(200, *lines) + body)
+        x.close()
+
+    gateway = over_tls(stage, stage.upstream(script, tls=tls.server()))
+    for _ in range(5):
+        assert gateway.ask("POST", CHAT, chat_request()).body == body
+
+
 @pytest.mark.parametrize("fields", [{}, {"tls": {}}], ids=["unknown authority", "no authority"])
 def test_a_peer_that_nobody_vouches_for_is_not_spoken_to(stage: Stage, fields: dict[str, Any]) -> None:
     upstream = stage.upstream(tls=tls.server("nobody"))
