@@ -112,7 +112,7 @@ def test_a_client_that_reads_on_is_waited_for_no_more(stage: Stage) -> None:
 
     def script(x: Exchange) -> None:
         x.send(answers.sse_head())
-        for _ in range(1000):
+        for _ in range(4000):
             x.send(answers.chunk(answers.event({"content": "x" * 8000})))
         x.send(b"".join(map(answers.chunk, events)))
         x.await_abort()
