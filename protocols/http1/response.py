@@ -265,21 +265,21 @@ def _apply_framing(head: ResponseHead, minor: int, special: dict[bytes, bytes]) 
     """Decide the body's framing by RFC 9112 section 6.3; two framings are a fault, not a choice."""
     coding = special.get(b"transfer-encoding")
     length = special.get(b"content-length")
+    if length is not None and (not length.isdigit() or len(length) > LENGTH_DIGITS_LIMIT):
+        raise WireError(Wrong.BAD_FRAMING, "the answer's Content-Length is not one number")
+    if coding is not None and coding.lower() != b"chunked":
+        raise WireError(Wrong.BAD_TRANSFER_CODING, "the answer's transfer coding is not chunked")
     if head.status < 200 or head.status in (204, 304):
         head.length = 0
-        if head.status == 204 and (coding is not None or length not in (None, b"0")):
-            head.persistent = False  # it must not be there (RFC 9110 section 8.6): perhaps a body follows all the same
+        if coding is not None or (head.status == 204 and length not in (None, b"0")):
+            head.persistent = False  # a 204 must not say so (RFC 9110 section 8.6), and perhaps a body follows
     elif coding is not None:
         if length is not None:
             raise WireError(Wrong.BAD_FRAMING, "the answer has both Content-Length and Transfer-Encoding")
         if minor == 0:
             raise WireError(Wrong.BAD_FRAMING, "an HTTP/1.0 answer has a Transfer-Encoding")
-        if coding.lower() != b"chunked":
-            raise WireError(Wrong.BAD_TRANSFER_CODING, "the answer's transfer coding is not chunked")
         head.chunked = True
     elif length is not None:
-        if not length.isdigit() or len(length) > LENGTH_DIGITS_LIMIT:
-            raise WireError(Wrong.BAD_FRAMING, "the answer's Content-Length is not one number")
         head.length = int(length)
     else:
         head.persistent = False

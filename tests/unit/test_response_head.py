@@ -46,6 +46,14 @@ REFUSED: dict[str, tuple[bytes, Wrong]] = {
             *(b"chunked, chunked", b"chunked\r\nTransfer-Encoding: chunked", b"chunked,", b'"chunked"'),
         )
     },
+    **{
+        f"9 {status} with length {value!r}": (
+            head(b"Content-Length: " + value, line=b"HTTP/1.1 %d Whatever" % status),
+            Wrong.BAD_FRAMING,
+        )
+        for status in (100, 204, 304)
+        for value in (b"-1", b"5, 5", b"5a", b"", b"9" * 19)
+    },
     "11 chunked in HTTP/1.0": (head(TE, line=b"HTTP/1.0 200 OK"), Wrong.BAD_FRAMING),
     "12 LF behind the status line": (b"HTTP/1.1 200 OK\n" + CL, Wrong.BAD_HEAD),
     "12 LF behind a field": (head(b"X: a\nY: b"), Wrong.BAD_HEAD),
@@ -136,9 +144,11 @@ PASSES = {
         head(CL, b"Connection: keep-alive", b"connection: close"), length=5, persistent=False
     ),
     **{
-        f"{status} with {name}": expected(of_status(status, *fields), status=status, length=0)
+        f"{status} with {name}": expected(of_status(status, *fields), status=status, length=0, persistent=sound)
         for status in (100, 102, 103, 199, 304)
-        for name, fields in {"nothing": (), "a length": (CL,), "chunks": (TE,), "both": (CL, TE)}.items()
+        for name, sound, fields in (
+            ("nothing", True, ()), ("a length", True, (CL,)), ("chunks", False, (TE,)), ("both", False, (CL, TE)),
+        )
     },
     # A 204 must not say how long its body is: where it does, perhaps one follows, and the connection is not used again.
     **{
