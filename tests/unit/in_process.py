@@ -44,6 +44,7 @@ class Transport(asyncio.Transport):
         super().__init__({"socket": socket or Socket(), "peername": ("127.0.0.1", 1)})
         self.written: list[bytes] = []
         self.aborted = False
+        self.was_reset = False
         self.paused = False
 
     def write(self, data: Any) -> None:
@@ -59,7 +60,7 @@ class Transport(asyncio.Transport):
         return self.aborted
 
     def abort(self) -> None:
-        self.aborted = True
+        self.aborted = self.was_reset = True
 
     def close(self) -> None:
         self.aborted = True
