@@ -45,6 +45,10 @@ WORDS = [
     *(b"\xff", b"\x1f", b"\xef\xbb\xbf", b"/**/", b"'"),
 ]
 SEEDS = [
+    *(
+        b'{"model":"m","a":"' + byte + b'"}'
+        for byte in (b"\xff", b"\0", b"\n", b"\\x", b"\xc3\xa9", b"\\ud800", b"\x7f")
+    ),
     b'{"model":"m","messages":[{"role":"user","content":"h\\u00e9\\n"}],"stream":true,"stream_options":{"include_usage":false}}',
     b' {"model" : "\\ud83d\\ude00" , "n":1e-5,"a":[1, 2.50,{}],"model":"x","stream":null}\n',
     b'{"stream_options":[],"model":1}',

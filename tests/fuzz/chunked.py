@@ -32,6 +32,10 @@ WORDS = [
     *(b"\r", b";", b" ", b"\t", b"+", b"-", b"_", b"0x", b"\0", b"\xb2", b":"),
 ]
 SEEDS = [
+    *(
+        uncut(b"5\r\nhello\r\n" + size + b"\r\nhello\r\n0\r\n\r\n", 9)
+        for size in (b"+5;a", b"5+;a", b"5 ", b" 5", b"0x5", b"5_", b"")
+    ),
     uncut(b"5\r\nhello\r\n1;a=b\r\n!\r\n0\r\n\r\nGET", 1, 4, 20),
     uncut(b"5\r\nhello\r\n0\r\nX: a\r\nY: b\r\n\r\n", 12, 20),
     uncut(b"A \t;x\r\n0123456789\r\n000\r\n\r\n", 3),

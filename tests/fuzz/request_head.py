@@ -25,6 +25,8 @@ GOOD = (
 HOPS = {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"content-length", b"host"}
 Said = tuple[object, ...]
 
+#: What a value that varies may not hold.
+BYTES = [b"\n", b"\r", b"\0", b"\xe9", b"\x85", b"\t", b" ", b"\x7f", b"\r\n"]
 WORDS = [
     *(
         b"GET ",
@@ -82,7 +84,9 @@ WORDS = [
 ]
 SEEDS = [
     uncut(SEPARATOR.join([GOOD, GOOD, GOOD.replace(b"5", b"6"), GOOD]), 3, 40, 90),
+    *(uncut(SEPARATOR.join([GOOD, GOOD, GOOD.replace(b"5", b"5" + byte), GOOD])) for byte in BYTES),
     uncut(GOOD + b"hello", 30),
+    uncut(b"GET / HTTP/1.1\r\nHost: a\r\nTE: x\r\nKeep-Alive: 1\r\nTrailer: x\r\nX_A: 1\r\nConnection: close\r\n\r\n"),
     uncut(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: X-A\r\nX-A: 1\r\n\r\n"),
     uncut(b"GET http://a/b?c HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 20),
     uncut(b"POST /v1/x HTTP/1.0\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nabc"),

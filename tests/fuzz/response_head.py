@@ -13,7 +13,7 @@ import h11
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.response import ResponseHead, ResponseHeads, parse_response_head
 from tests.fuzz.cutting import cut, uncut
-from tests.fuzz.request_head import HOPS, SEPARATOR
+from tests.fuzz.request_head import BYTES, HOPS, SEPARATOR
 
 END = b"\r\n\r\n"
 GOOD = (
@@ -74,6 +74,7 @@ WORDS = [
 ]
 SEEDS = [
     uncut(SEPARATOR.join([GOOD, GOOD, GOOD.replace(b"5", b"6"), GOOD]), 3, 40),
+    *(uncut(SEPARATOR.join([GOOD, GOOD, GOOD.replace(b"5", b"5" + byte), GOOD])) for byte in BYTES),
     uncut(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: X-A\r\nX-A: 1\r\n\r\n"),
     uncut(b"HTTP/1.0 404 No\r\nContent-Length: 3\r\nConnection: keep-alive\r\nKeep-Alive: max=1\r\n\r\nabc"),
     uncut(b"HTTP/1.1 204\r\nContent-Length: 3\r\n\r\n", 9),
