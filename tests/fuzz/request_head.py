@@ -84,7 +84,7 @@ WORDS = [
 ]
 SEEDS = [
     uncut(SEPARATOR.join([GOOD, GOOD, GOOD.replace(b"5", b"6"), GOOD]), 3, 40, 90),
-    *(uncut(SEPARATOR.join([GOOD, GOOD, GOOD.replace(b"5", b"5" + byte), GOOD])) for byte in BYTES),
+    *(uncut(SEPARATOR.join([GOOD, GOOD, GOOD.replace(b"00-5", b"00-5" + byte), GOOD])) for byte in BYTES),
     uncut(GOOD + b"hello", 30),
     uncut(b"GET / HTTP/1.1\r\nHost: a\r\nTE: x\r\nKeep-Alive: 1\r\nTrailer: x\r\nX_A: 1\r\nConnection: close\r\n\r\n"),
     uncut(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: X-A\r\nX-A: 1\r\n\r\n"),

@@ -74,7 +74,7 @@ WORDS = [
 ]
 SEEDS = [
     uncut(SEPARATOR.join([GOOD, GOOD, GOOD.replace(b"5", b"6"), GOOD]), 3, 40),
-    *(uncut(SEPARATOR.join([GOOD, GOOD, GOOD.replace(b"5", b"5" + byte), GOOD])) for byte in BYTES),
+    *(uncut(SEPARATOR.join([GOOD, GOOD, GOOD.replace(b"ETag: 5", b"ETag: 5" + byte), GOOD])) for byte in BYTES),
     uncut(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: X-A\r\nX-A: 1\r\n\r\n"),
     uncut(b"HTTP/1.0 404 No\r\nContent-Length: 3\r\nConnection: keep-alive\r\nKeep-Alive: max=1\r\n\r\nabc"),
     uncut(b"HTTP/1.1 204\r\nContent-Length: 3\r\n\r\n", 9),
