@@ -90,7 +90,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.abort()
 
     def pause(self) -> None:
-        if not self._paused and self._transport is not None and self.state is not CLOSED:
+        # Without an exchange it may be another call's next, whom nobody would resume.
+        if not self._paused and self._transport is not None and self._receiver is not None:
             self._paused = True
             self._transport.pause_reading()
 
@@ -238,10 +239,11 @@ class UpstreamConnection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         self._receiver = self._decoder = None
+        if self._paused:
+            self.resume()  # its client reads slowly, but the answer is here
         if (
             clean
             and self._persistent
-            and not self._paused
             and not self.is_closing()
             and transport.get_write_buffer_size() == 0  # the request was written to its end
             and self._pool.give(self)
