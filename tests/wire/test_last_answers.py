@@ -36,7 +36,7 @@ def ask(client: Client, upstream: Upstream, count: int, *, close: bool = False) 
         last = len(upstream.requests)
         client.chat(headers=[("Connection", "close")] if close and number == count - 1 else [])
         answered = lambda at=last: len(upstream.requests) > at and upstream.requests[at].answered  # noqa: E731
-        upstream.ledger.wait(answered, "the next call", 0.5)
+        upstream.ledger.wait(answered, "the next call", 1.5)
 
 
 @pytest.fixture
