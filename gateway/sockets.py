@@ -24,9 +24,9 @@ Ear = Callable[[int], Sequence[object]]
 #: times in a row before it looks at any other: 8 MB, and tens of milliseconds in which nobody else is served.
 FLOOD_READ: Final = 128 << 10
 
-#: Above this many queued bytes a transport says `pause_writing`, and with no more than the second `resume_writing`. With
-#: none allowed, what waits for a client is at most the one read that did not fit (uvloop takes up to 256,000 bytes); the
-#: kernel's own buffer keeps the line busy meanwhile.
+#: Above this many queued bytes a transport says `pause_writing`, and with no more than the second `resume_writing`.
+#: With none allowed, what waits for a client is at most the one read that did not fit (uvloop takes up to 256,000
+#: bytes); the kernel's own buffer keeps the line busy meanwhile.
 WRITE_HIGH, WRITE_LOW = 0, 0
 
 
