@@ -166,8 +166,7 @@ class ChunkedDecoder:
         if line_end < 0:
             if len(data) - at > SIZE_LINE_LIMIT + 1:  # the line's CR may have come, and its LF not
                 raise WireError(Wrong.BAD_FRAMING, "a chunk size line is too long")
-            self._held = data[at:]
-            return -1
+            return self._hold(data[at:])
         line = data[at:line_end]
         digits, semicolon, extension = line.partition(b";")
         if semicolon:
@@ -182,13 +181,20 @@ class ChunkedDecoder:
         self._overhead = 0
         return line_end + 2
 
+    def _hold(self, line: bytes) -> int:
+        """Wait for the end of *line*, unless it has what no end can mend: a bare LF, behind which nothing may come."""
+        begun = line.removesuffix(b"\r")
+        if begun.translate(None, CONTROLS) != begun:
+            raise WireError(Wrong.BAD_FRAMING, "a control character in a chunk's size line or in a trailer")
+        self._held = line
+        return -1
+
     def _take_trailer(self, data: bytes, at: int) -> int:
         line_end = data.find(CRLF, at)
         if line_end < 0:
-            self._held = data[at:]
-            if len(self._held) + self._overhead > TRAILER_LIMIT:
+            if len(data) - at + self._overhead > TRAILER_LIMIT:
                 raise WireError(Wrong.BAD_FRAMING, "the trailer section is too large")
-            return -1
+            return self._hold(data[at:])
         if line_end == at:
             self.complete = True
         line = data[at:line_end]

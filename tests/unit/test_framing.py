@@ -234,6 +234,23 @@ def test_what_a_size_line_may_hold_back_is_bounded() -> None:
     assert taken <= SIZE_LINE_LIMIT + 2
 
 
+@pytest.mark.parametrize(
+    "wire",
+    [b"5\n", b"5;\n", b"5\0", b"5\rh", b"5;a\x01", b"0\r\n\n", b"0\r\nX: a\n", b"0\r\n\0", b"0\r\nX\r\r", b"0\n\n"],
+)
+@pytest.mark.parametrize("before", [b"", b"5\r\nhello\r\n"])
+def test_a_line_that_no_byte_can_mend_is_not_waited_for(before: bytes, wire: bytes) -> None:
+    for pieces in ([before + wire], bytewise(before + wire)):
+        with pytest.raises(WireError):
+            drive(ChunkedDecoder(), pieces)
+
+
+@pytest.mark.parametrize("wire", [b"5", b"5\r", b"5;a=\t", b"5;a\r", b"0\r\n\r", b"0\r\nX: a\r"])
+def test_a_line_that_may_still_end_is_waited_for(wire: bytes) -> None:
+    for pieces in ([wire], bytewise(wire)):
+        assert drive(ChunkedDecoder(), pieces) == (b"", b"")
+
+
 VERBATIM = {
     b"5\r\nhello\r\n": True,
     b"0005\r\nhello\r\n": True,
