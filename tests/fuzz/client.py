@@ -79,6 +79,8 @@ SEEDS = [
     uncut(GOOD.replace(b"dev-key", b"other") + GOOD, 60),
     uncut(GOOD.replace(b"chat", b"chut") + GOOD.replace(b"Host: gateway", b"Host: a b"), 250),
 ]
+#: What may differ: the text of a fault that is seen earlier, and whether the connection goes on.
+_WORDING = re.compile(rb'content-length: \d+\r\n|"message":"[^"]*"|' + CLOSE)
 _HOPS = {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"authorization", b"expect"}
 
 
@@ -108,7 +110,7 @@ def judge_difference(whole: Played, in_pieces: Played) -> None:
         return
     assert over and shorter.count(CLOSE) == 1, in_pieces
     assert requests[: len(fewer)] == fewer
-    assert answers.replace(CLOSE, b"").startswith(shorter.replace(CLOSE, b""))
+    assert _WORDING.sub(b"", answers).startswith(_WORDING.sub(b"", shorter))
 
 
 def played(house: House, parts: list[bytes]) -> Played:

@@ -129,22 +129,3 @@ def test_events_that_come_packed_pass_as_they_are(gateway: Gateway, upstream: Up
     assert (response.status, response.body, response.complete) == (200, packed, whole)
     assert response.header("content-encoding") == "gzip"
     assert upstream.ledger.last.header("accept-encoding") == "identity"
-
-
-def test_a_line_of_events_without_end_is_passed_on_and_not_gathered(gateway: Gateway, upstream: Upstream) -> None:
-    size = 30_000_000
-    start = answers.event({"content": "x"})
-    line = b"data: {" + b"y" * 65_536
-
-    def script(x: Exchange) -> None:
-        x.send(answers.sse_head() + answers.chunk(start))
-        for _ in range(size // len(line)):
-            x.send(answers.chunk(line))
-        x.send(answers.LAST_CHUNK)
-
-    upstream.answer = script
-    before = gateway.rss()
-    response = gateway.ask("POST", CHAT, chat_request(stream=True), timeout=30)
-    assert response.complete
-    assert response.body == start + line * (size // len(line))
-    assert gateway.rss() - before < 20_000_000

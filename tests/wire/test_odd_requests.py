@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import select
+import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +14,7 @@ from tests.wire import answers
 from tests.wire.accepted import Gate
 from tests.wire.client import KEY, Client, build_request, chat_request
 from tests.wire.hostile import BODY_LIMIT, CHAT, GOOD, SIZED, chunks, get, judge_forwarded, post
-from tests.wire.process import Configuration, Gateway
+from tests.wire.process import Configuration, Gateway, wait_until
 from tests.wire.stage import backend, configuration
 from tests.wire.upstream import Upstream
 
@@ -268,3 +271,37 @@ def test_a_request_behind_a_running_call_is_told_to_continue_in_its_turn(connect
     client.send(GOOD)
     response = client.response()
     assert (response.status, response.informational) == (200, [100])
+
+
+# --- many in a row ---
+
+
+def takes_more(client: Client) -> bool:
+    """Whether the kernel takes bytes of *client* within 5 ms."""
+    return bool(select.select([], [client.sock], [], 0.005)[1])
+
+
+def test_a_row_of_requests_behind_a_running_call_is_not_gathered(
+    connect: Connect, gateway: Gateway, upstream: Upstream
+) -> None:
+    """Row 35: 64 KiB of it are held, the rest waits in the kernel's buffers and the client's; none is lost."""
+    count = 300
+    gate = Gate()
+    upstream.answer = [answers.stalled(gate), lambda x: answers.chat(str(x.request.json()["n"]))(x)]
+    client = connect()
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)
+    client.send(build_request("POST", CHAT, GOOD))
+    upstream.ledger.wait_requests(1)
+    before = gateway.rss()
+    bodies = (chat_request(n=number, user="x" * 8000) for number in range(count))
+    row = b"".join(build_request("POST", CHAT, body) for body in bodies)
+    writer = threading.Thread(target=client.sock.sendall, args=[row])
+    writer.start()
+    # Nothing tells that the gateway stopped reading, but that the kernel takes no more, fifty times in a row.
+    wait_until(lambda: all(not takes_more(client) for _ in range(50)), "the gateway to stop reading")
+    assert gateway.rss() - before < 2 << 20
+    gate.open()
+    assert client.response().status == 200
+    for number in range(count):
+        assert client.response().body == answers.chat_body(str(number))
+    writer.join()
