@@ -106,6 +106,8 @@ def ask_for_usage(fields: Fields) -> bool:
     if options is None or bytes(options) == b"null":
         fields["stream_options"] = _USAGE_WANTED
         return True
+    if len(bytes(options)) > _UNCOUNTED:
+        return False  # no options that anybody means, and perhaps a wide bomb
     try:
         inner = _decode(options)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -262,3 +263,15 @@ def test_what_is_asked_for_in_one_body_is_not_asked_for_in_another() -> None:
     assert ask_for_usage(first)
     assert ask_for_usage(second)
     assert second.keys() == {"stream_options"}
+
+
+def test_options_of_a_stream_that_are_a_wide_bomb_are_not_built() -> None:
+    wide = b"{" + b",".join(b'"%d":0' % number for number in range(300_000)) + b"}"
+    fields = fields_of(stream_options=wide)
+    tracemalloc.start()
+    try:
+        assert not ask_for_usage(fields)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert bytes(fields["stream_options"]) == wide
