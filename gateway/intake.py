@@ -28,13 +28,13 @@ class Limits(Protocol):
     media_body: int
 
 
-def take_budget(call: Call, size: int, limits: Limits) -> Fault | None:
-    """Take *size* more body bytes for *call*; nothing is taken with a fault."""
+def take_budget(call: Call, size: int, limits: Limits, announced: int = 0) -> Fault | None:
+    """Take *size* more body bytes for *call*, behind which so many are *announced*; nothing is taken with a fault."""
     if call.operation is not None:
         limit = OPERATION_BODY_LIMIT
     else:
         limit = limits.media_body if call.endpoint.media else limits.body
-    if size + call.budget_held > limit:
+    if size + announced + call.budget_held > limit:
         return Fault(Side.CLIENT, Kind.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
     budget = call.budget
     if budget.used + size > budget.limit:
@@ -70,8 +70,9 @@ class BodyIntake:
             return Fault(Side.CLIENT, Kind.BAD_REQUEST, "The body is nearly all framing.")
         if payload:
             self._parts.append(payload)
-            if self._call.request.chunked:
-                return take_budget(self._call, len(payload), self._limits)
+        if isinstance(self._decoder, ChunkedDecoder):
+            # A chunk that will be too large is refused by its size line: its sender may wait to hear so.
+            return take_budget(self._call, len(payload), self._limits, self._decoder.announced)
         return None
 
     @property

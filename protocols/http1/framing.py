@@ -121,6 +121,11 @@ class ChunkedDecoder:
     def at_eof(self) -> bool:
         return self.complete
 
+    @property
+    def announced(self) -> int:
+        """Payload bytes of the present chunk that are still to come."""
+        return max(self._left, 0)
+
     def _feed_parts(self, data: bytes) -> bytes:
         if self._held:
             data = self._held + data
