@@ -20,6 +20,11 @@ from typing import Final
 #: Asks whether anything has come that the loop has not read; called with 0, it does not wait. Empty: nothing.
 Ear = Callable[[int], Sequence[object]]
 
+#: The address of every client of a unix socket, as nginx writes it too.
+UNIX: Final = "unix:"
+#: What an IPv4 address begins with where an IPv6 socket tells it (RFC 4291 section 2.5.5.2).
+_MAPPED: Final = "::ffff:"
+
 #: A read of so many bytes is a flood's. uvloop reads up to 256,000 bytes at once, and a socket that fills them up to 32
 #: times in a row before it looks at any other: 8 MB, and tens of milliseconds in which nobody else is served.
 FLOOD_READ: Final = 128 << 10
@@ -33,7 +38,7 @@ WRITE_HIGH, WRITE_LOW = 0, 0
 def send_at_once(transport: asyncio.BaseTransport) -> None:
     """Small writes leave at once: with Nagle's algorithm an event would wait for the last one's acknowledgement."""
     sock = transport.get_extra_info("socket")
-    if sock is not None:
+    if sock is not None and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
@@ -43,9 +48,11 @@ def bound_writes(transport: asyncio.Transport) -> None:
 
 
 def address_of(transport: asyncio.BaseTransport) -> str:
-    """The other side's address; empty where it was gone before it was accepted."""
+    """The other side's address, an IPv4 one as such; empty where it was gone before it was accepted."""
     peer = transport.get_extra_info("peername")
-    return str(peer[0]) if peer else ""
+    if isinstance(peer, str):
+        return UNIX
+    return str(peer[0]).removeprefix(_MAPPED) if peer else ""
 
 
 def ear(transport: asyncio.BaseTransport) -> Ear:

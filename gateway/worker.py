@@ -16,8 +16,9 @@ from typing import Final
 import uvloop
 
 from gateway.build import Gateway
-from gateway.config.schema import Config, Server
+from gateway.config.schema import Config
 from gateway.errors import Fault, Kind, Side
+from gateway.listener import Listener
 
 #: Seconds that cut or finished answers get to leave before their sockets are closed.
 FLUSH_TIME: Final = 2.0
@@ -27,39 +28,25 @@ LOOK_INTERVAL: Final = 0.05
 GC_THRESHOLD: Final = 50_000
 
 
-class ListenError(Exception):
-    """The address cannot be listened on; the text is for the operator."""
-
-
 def run(config: Config, ready: Callable[[str], None]) -> int:
-    """Serve until a signal ends it; *ready* is told the URL once connections are accepted. Returns the exit status."""
-    sock = listen(config.server)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Worker(config, sock).serve(ready))
+    """Serve until a signal ends it; *ready* is told the URL once connections are accepted. Returns the exit status.
 
-
-def listen(server: Server) -> socket.socket:
-    """A bound socket. Raises `ListenError`."""
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    Raises `ListenError` where the address cannot be listened on.
+    """
+    listener = Listener(config.server)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((server.host, server.port))
-        sock.listen(server.backlog)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        reason = error.strerror or str(error)
-        raise ListenError(f"cannot listen on {server.host} port {server.port}: {reason}") from None
-    return sock
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Worker(config, listener).serve(ready))
+    finally:
+        listener.close()
 
 
 class Worker:
     """Starts, waits for a signal, drains."""
 
-    def __init__(self, config: Config, sock: socket.socket) -> None:
+    def __init__(self, config: Config, listener: Listener) -> None:
         self._config = config
-        self._sock = sock
+        self._listener = listener
         self._signals: list[signal.Signals] = []
         self._signalled = asyncio.Event()
 
@@ -70,12 +57,12 @@ class Worker:
             loop.add_signal_handler(number, self._signal, number)
         gateway.clients.start(loop)
         gateway.clock.start(loop)
-        server = await loop.create_server(
-            gateway.clients.connection, sock=self._sock, backlog=self._config.server.backlog
-        )
+        sock = self._listener.sock
+        create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+        server = await create(gateway.clients.connection, sock=sock, backlog=self._config.server.backlog)
         for discovery in gateway.discoveries:
             discovery.start()
-        url = _url(self._sock)
+        url = self._listener.url
         gateway.log.info("listening", url=url)
         gateway.lines.flush()
         # What lives now lives for ever: the collector need not look at it again.
@@ -101,6 +88,7 @@ class Worker:
             await self._wait(settings.pre_stop, lambda: False)
         # 2. No new connections.
         server.close()
+        self._listener.remove()
         # 3. Idle connections close now, the others after their answer.
         gateway.clients.drain()
         # 4. Calls run on, up to the drain's time.
@@ -129,8 +117,3 @@ class Worker:
         while not over() and loop.time() < end and (patient or len(self._signals) < 2):
             # What is waited for is a set that empties in many places; asking is simpler than telling.
             await asyncio.sleep(min(LOOK_INTERVAL, max(0.0, end - loop.time())))
-
-
-def _url(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -12,10 +12,12 @@ import sys
 
 from gateway import worker
 from gateway.config.load import ConfigError, load
+from gateway.config.schema import UNIX
+from gateway.listener import ListenError
 
 _HINT = """Headrace listens on {url} with one mock backend. Try:
 
-  curl {url}/v1/chat/completions -H 'Authorization: Bearer dev-key' -H 'Content-Type: application/json' \\
+  curl {target}/v1/chat/completions -H 'Authorization: Bearer dev-key' -H 'Content-Type: application/json' \\
     -d '{{"model": "mock", "messages": [{{"role": "user", "content": "Hello"}}]}}'
 """
 
@@ -54,11 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     def ready(url: str) -> None:
         if first_try:
-            print(_HINT.format(url=url), file=sys.stderr, flush=True)
+            print(_HINT.format(url=url, target=_target(url)), file=sys.stderr, flush=True)
 
     try:
         return worker.run(config, ready)
-    except worker.ListenError as error:
+    except ListenError as error:
         print(f"headrace: {error}", file=sys.stderr)
         return 2
     except (
@@ -67,6 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
     ) as error:  # a log that cannot be opened, a certificate that cannot be read, mock options
         print(f"headrace: {error}", file=sys.stderr)
         return 2
+
+
+def _target(url: str) -> str:
+    """*url* as curl takes it."""
+    path = url.removeprefix(UNIX)
+    return url if path == url else f"--unix-socket {path} http://localhost"
 
 
 def _number(text: str | None) -> object:

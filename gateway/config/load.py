@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gateway.config import backends, complete, environment, files, quick, rules, secrets
+from gateway.config import backends, complete, environment, files, quick, rules, secrets, server
 from gateway.config.assign import assign
 from gateway.config.convert import convert
 from gateway.config.faults import ConfigError, Faults
@@ -41,6 +41,7 @@ def load(paths: Sequence[str], environ: Mapping[str, str], overrides: Mapping[st
     config = convert(root, Config, faults)
     report = Report(root, faults)
     rules.check(config, report)
+    server.check(config, report)
     backends.check(config, report)
     config = secrets.resolve(config, environ, report)
     if whole:

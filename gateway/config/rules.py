@@ -1,7 +1,8 @@
-"""What must hold beyond types and ranges, in every section but [[backends]].
+"""What must hold beyond types and ranges, in every section but [server] and [[backends]].
 
-Owns the rules of server, auth, routing, logging, cors and metrics, and of the key `dev-key`. It refuses
-backends (`backends`) and reading secrets (`secrets`). Called by `load`; each rule speaks through a `Report`.
+Owns the rules of auth, routing, logging, cors and metrics, and of the key `dev-key`. It refuses listening
+(`server`), backends (`backends`) and reading secrets (`secrets`). Called by `load`; each rule speaks through
+a `Report`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ _KEY_WAYS: Final = ("key", "key_env", "key_file", "sha256")
 
 def check(config: Config, report: Report) -> None:
     """Every rule that needs no secret."""
-    _server(config, report)
     _auth(config, report)
     for at, key in enumerate(config.auth.keys):
         _key(key, ("auth", "keys", at), report)
@@ -87,12 +87,6 @@ def listed_paths(values: tuple[str, ...], path: Path, prefix: str, report: Repor
 def _path(value: str, path: Path, prefix: str, report: Report) -> None:
     if not value.startswith(prefix) or not FIELD_VALUE.fullmatch(value) or " " in value:
         report(path, f"is {shown(value)}, expected visible ASCII that starts with {quoted(prefix)}")
-
-
-def _server(config: Config, report: Report) -> None:
-    host = config.server.host
-    if not is_host(host):
-        report(("server", "host"), f"is {shown(host)}, expected an IP address or the name of a host")
 
 
 #: Fields that requests are framed, routed or traced by.

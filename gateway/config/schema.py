@@ -14,6 +14,9 @@ import msgspec
 #: Bytes. A longer API key is refused when it is configured, and when it is presented before it costs a hash.
 LONGEST_KEY: Final = 256
 
+#: What `server.host` begins with where it is the path of a unix socket.
+UNIX: Final = "unix:"
+
 
 class Seconds(float):
     """A duration: a TOML number of seconds, or text with a unit: "250ms", "10s", "5m", "1h"."""
@@ -53,6 +56,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Server(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8080
+    socket_mode: str = "0660"
     backlog: Count = 2048
     max_connections: Count = 10_000
     head_limit: Limit = Bytes(64 << 10)

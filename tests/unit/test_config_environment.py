@@ -24,6 +24,7 @@ ONE_OF_EACH = {
 #: Where a rule narrows the kind: the text, and the value that it becomes.
 SPECIAL: dict[str, tuple[str, Any]] = {
     "server.host": ("::1", "::1"),
+    "server.socket_mode": ("0600", "0600"),
     "auth.query_param": ("api_key", "api_key"),
     "auth.bypass_paths": ("/a, /b*", ("/a", "/b*")),
     "auth.keys.0.key": ("other", None),

@@ -17,6 +17,11 @@ REFUSED = [
     ("server.host = 'a b'", "server.host", 'is "a b"'),
     ("server.host = 'http://a'", "server.host", "expected an IP address or the name of a host"),
     ("server.host = '1.2.3'", "server.host", 'is "1.2.3"'),
+    ("server.host = 'unix:gateway.sock'", "server.host", "expected unix:/"),
+    ('server.host = "unix:/a\\nb"', "server.host", "expected unix:/"),
+    (f"server.host = 'unix:/{'a' * 96}'", "server.host", "of at most 96 bytes"),
+    ("server.socket_mode = '660!'", "server.socket_mode", 'expected three octal digits such as "0660"'),
+    ("server.socket_mode = '0888'", "server.socket_mode", "octal"),
     # auth
     ("auth.header = ''", "auth.header", "the name of a header"),
     ("auth.header = 'X Key'", "auth.header", "the name of a header"),

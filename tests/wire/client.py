@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Sequence
@@ -106,21 +107,44 @@ def chat_request(*, stream: bool = False, model: str = "m", **more: Any) -> byte
 
 
 class Client:
-    """One connection to *host*:*port*. `timeout` bounds every wait for bytes."""
+    """One connection to *host*:*port*, or to the unix socket unix:*path*. `timeout` bounds every wait for bytes.
 
-    def __init__(self, port: int, host: str = "127.0.0.1", *, receive_buffer: int = 0, timeout: float = 5.0) -> None:
-        self.sock = socket.socket()
+    With *tls* it is a TLS connection, whose certificate has to be that of localhost.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        host: str = "127.0.0.1",
+        *,
+        receive_buffer: int = 0,
+        timeout: float = 5.0,
+        tls: ssl.SSLContext | None = None,
+        preface: bytes = b"",
+    ) -> None:
+        """*preface* is sent as it is, before anything else: even before TLS."""
+        path = host.removeprefix("unix:")
+        unix = path != host
+        family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.sock = socket.socket(family)
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(timeout)
         try:
-            self.sock.connect((host, port))
+            self.sock.connect(path if unix else (host.strip("[]"), port))
+            if not unix:
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.address: Any = self.sock.getsockname()
+            if preface:
+                self.sock.sendall(preface)
+            if tls is not None:
+                # The wrapped socket takes the plain one's place even where the handshake fails.
+                self.sock = tls.wrap_socket(self.sock, server_hostname="localhost", do_handshake_on_connect=False)
+                self.sock.do_handshake()
         except OSError:
             self.sock.close()
             raise
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.timeout = timeout
-        self.address: tuple[str, int] = self.sock.getsockname()
         self._rest = b""
         self._parser: h11.Connection | None = None
         self._response: Response | None = None

@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import socket
+import stat
 import time
 
 from tests.wire import answers
@@ -46,6 +47,12 @@ def port(stage: KeyStage) -> None:
     wanted = free_port()
     stage.start(stage.upstream(), server={"port": wanted})
     assert reachable("127.0.0.1", wanted)
+
+
+def socket_mode(stage: KeyStage) -> None:
+    path = stage.folder / "socket"
+    stage.start(stage.upstream(), server={"host": f"unix:{path}", "socket_mode": "0600"})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def backlog(stage: KeyStage) -> None:
@@ -225,7 +232,7 @@ def metrics_path(stage: KeyStage) -> None:
 
 
 CHECKS: dict[str, Check] = {
-    **{f"server.{check.__name__}": check for check in (host, port, backlog, max_connections)},
+    **{f"server.{check.__name__}": check for check in (host, port, socket_mode, backlog, max_connections)},
     **{f"server.{check.__name__}": check for check in (head_limit, body_limit, media_body_limit, body_budget)},
     **{f"server.{check.__name__}": check for check in (header_timeout, body_timeout, half_close)},
     **{f"server.{check.__name__}": check for check in (keepalive_timeout, keepalive_requests)},

@@ -23,6 +23,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.wire import tls
 from tests.wire.client import Client, Incomplete, Response, build_request
 from tests.wire.ledger import Overdue
 
@@ -95,6 +96,16 @@ def wait_until(true: Callable[[], Any], what: str | Callable[[], str], timeout: 
     return value
 
 
+def start_in_vain(config: Configuration, folder: Path) -> str:
+    """What a gateway that cannot start from *config* says on stderr; it has to exit with 2."""
+    file = folder / "vain.toml"
+    file.write_text(to_toml(config))
+    command = [sys.executable, "-W", "error", "-X", "dev", "-m", "gateway", "serve", "-c", str(file)]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=15)
+    assert done.returncode == 2, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stderr
+
+
 class Gateway:
     """A running gateway, started from `config`."""
 
@@ -113,6 +124,12 @@ class Gateway:
         server = config.get("server", {})
         self.host: str = server.get("host", "127.0.0.1")
         self.port: int = server.get("port") or free_port()
+        #: how a client must speak to it: see `Client`
+        self.manner: dict[str, Any] = {}
+        if "tls" in server:
+            self.manner["tls"] = tls.client()
+        if server.get("proxy_protocol"):
+            self.manner["preface"] = b"PROXY UNKNOWN\r\n"
         if "port" not in server:
             args = (*args, "--port", str(self.port))
         self._file = folder / "gateway.toml"
@@ -194,7 +211,7 @@ class Gateway:
         **more: Any,
     ) -> Response:
         """One request on a connection of its own, and its whole answer."""
-        client = Client(self.port, self.host, timeout=timeout)
+        client = Client(self.port, self.host, timeout=timeout, **self.manner)
         try:
             client.send(build_request(method, target, body, (("Connection", "close"), *headers), **more))
             return client.response(method)

@@ -79,7 +79,8 @@ class Stage:
         return gateway
 
     def connect(self, target: Gateway | Upstream, **more: Any) -> Client:
-        client = Client(target.port, target.host, **more)
+        manner = target.manner if isinstance(target, Gateway) else {}
+        client = Client(target.port, target.host, **{**manner, **more})
         self._clients.append(client)
         return client
 
