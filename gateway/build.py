@@ -6,7 +6,9 @@ Owns the wiring, and nothing that happens afterwards. The only module that sees 
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -16,7 +18,10 @@ from gateway.admin.metrics import Metrics
 from gateway.admin.models import Models
 from gateway.admission.budget import ByteBudget
 from gateway.admission.keys import Keyring
+from gateway.admission.proxies import Proxies
+from gateway.arrival import Arrivals
 from gateway.call import Backend, Operation
+from gateway.certificates import server_context
 from gateway.clients import Clients, Limits
 from gateway.clock import Clock
 from gateway.config import schema, urls
@@ -70,11 +75,13 @@ class Gateway:
         self.routes = upstreams.routes
         self.settler = settler = Settler(self.measures, self.lines if level <= Level.INFO else None, stamp)
         self.proxy = Proxy(self.routes, upstreams.standing, settler, self.clock)
+        proxies = Proxies(config.server.trusted_proxies)
         doors, prefixes = _doors(config, self)
         front = Front(
             doors=doors,
             prefixes=prefixes,
             keys=Keys(Keyring(config.auth.keys) if config.auth.enabled else None, config.auth.query_param),
+            proxies=proxies,
             cors=_cors(config.cors),
             routes=self.routes,
             settler=settler,
@@ -83,18 +90,24 @@ class Gateway:
         )
         fields = FieldTable(config.auth.header.encode("ascii"), _credential_fields(config))
         self.clients = Clients(front, self.proxy, _limits(config.server), self.budget, fields, self.clock, self.log)
+        self.arrivals = _arrivals(config.server, self.clients, proxies, self.measures)
+        #: Makes the protocol of each accepted socket.
+        self.accept: Callable[[], asyncio.Protocol] = self.clients.connection
+        if config.server.tls.cert or config.server.proxy_protocol:
+            self.accept = self.arrivals.connection
         self._watch()
 
     def _watch(self) -> None:
         """Let gauges and sweeps see the live objects."""
         measures, clock = self.measures, self.clock
         measures.in_flight.watch(lambda: len(self.proxy.active))
-        measures.client_connections.watch(lambda: len(self.clients.open))
+        measures.client_connections.watch(lambda: len(self.clients.open) + len(self.arrivals.open))
         measures.body_budget.watch(lambda: self.budget.used)
         clock.on_error = lambda error: self.log.error("a sweep raised", error=repr(error))
         clock.on_lag = measures.loop_lag.observe
         clock.every_sweep(self.proxy.sweep)
         clock.every_sweep(self.clients.sweep)
+        clock.every_sweep(self.arrivals.sweep)
         for pool in self.pools:
             clock.every_sweep(pool.sweep)
         clock.every_sweep(lambda now: self.settler.count())
@@ -243,9 +256,23 @@ def _limits(server: schema.Server) -> Limits:
         connections=server.max_connections,
         header_timeout=server.header_timeout,
         body_timeout=server.body_timeout,
+        send_timeout=server.send_timeout,
         keepalive_timeout=server.keepalive_timeout,
         keepalive_requests=server.keepalive_requests,
         half_close_serves=server.half_close == "serve",
+    )
+
+
+def _arrivals(server: schema.Server, clients: Clients, proxies: Proxies, measures: Measures) -> Arrivals:
+    tls = server.tls
+    return Arrivals(
+        clients,
+        proxies,
+        measures.connections_failed,
+        tls=server_context(tls.cert, tls.key, tls.client_ca) if tls.cert else None,
+        proxy_protocol=server.proxy_protocol,
+        handshake_timeout=tls.handshake_timeout,
+        max_handshakes=tls.max_handshakes,
     )
 
 

@@ -255,6 +255,7 @@ class Call:
     """
 
     __slots__ = (
+        "address",
         "at_attempt",
         "at_begin",
         "at_first",
@@ -290,7 +291,6 @@ class Call:
         "trace",
         "tried",
         "tries",
-        "untaken",
         "usage",
         "usage_injected",
     )
@@ -310,6 +310,8 @@ class Call:
     ) -> None:
         # given by the front, from the request's head
         self.client = client
+        #: Who asks: the connection's other side, or whom a trusted proxy names.
+        self.address = client.address
         self.request = request
         self.endpoint = endpoint
         self.budget = budget
@@ -335,8 +337,6 @@ class Call:
         self.lost_reused = False
         self.deadline = self.total_deadline = NEVER
         self.idle = 0.0
-        #: Bytes that a client which holds its upstream up has not taken, when last looked at; 0 while it keeps up.
-        self.untaken = 0
         # outcome
         self.fault: Fault | None = None
         self.usage: Usage | None = None

@@ -37,6 +37,7 @@ class Limits:
         "keepalive_requests",
         "keepalive_timeout",
         "media_body",
+        "send_timeout",
     )
 
     def __init__(
@@ -48,6 +49,7 @@ class Limits:
         connections: int,
         header_timeout: float,
         body_timeout: float,
+        send_timeout: float,
         keepalive_timeout: float,
         keepalive_requests: int,
         half_close_serves: bool,
@@ -58,6 +60,7 @@ class Limits:
         self.connections = connections
         self.header_timeout = header_timeout
         self.body_timeout = body_timeout
+        self.send_timeout = send_timeout
         self.keepalive_timeout = keepalive_timeout
         self.keepalive_requests = keepalive_requests
         self.half_close_serves = half_close_serves
@@ -109,9 +112,13 @@ class Clients:
         self.loop = loop
         self.departures.start(loop)
 
-    def connection(self) -> ClientConnection:
-        """The loop's protocol factory."""
-        return ClientConnection(self)
+    def connection(self, address: str = "") -> ClientConnection:
+        """The loop's protocol factory. *address* is the client's where its socket does not tell it."""
+        return ClientConnection(self, address)
+
+    def full(self, arriving: int = 0) -> bool:
+        """Whether these and the *arriving* are more connections than may be open."""
+        return len(self.open) + arriving > self.limits.connections
 
     def sweep(self, now: float) -> None:
         """Act on deadlines that are past."""

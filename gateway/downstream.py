@@ -1,8 +1,8 @@
-"""Client sockets: requests read in order, answers written, and who is told when a client leaves.
+"""Client connections: requests read in order, answered, and who is told when one does not come.
 
-Owns `ClientConnection`, one client's socket. It refuses policy: what a request means is the front's, how its call goes
-on is the proxy's; the way in which a connection ends (`gateway.farewell`); and what all connections share
-(`gateway.clients`, which makes one for each accepted socket).
+Owns `ClientConnection`, one client's connection. It refuses policy: what a request means is the front's, how its call
+goes on is the proxy's; its other half, the socket that is written and ends (`gateway.client_socket`); and what all
+connections share (`gateway.clients`, which makes one for each accepted socket).
 
 Requests are taken one at a time: while a call runs, what a client pipelines stays unread bytes, bounded. Reading goes
 on meanwhile, because a socket that is not read does not tell that its client left (RELIABILITY 3.2).
@@ -15,66 +15,43 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway import sockets
 from gateway.call import Call
+from gateway.client_socket import ANSWERING, HELD_LIMIT, IDLE, READING, WAITING, ClientSocket
 from gateway.clock import NEVER, monotonic_ns
 from gateway.errors import WRONG_KINDS, Fault, Kind, Side
-from gateway.farewell import Farewell
 from gateway.intake import BodyIntake, take_budget
-from gateway.relay import LAST_WORDS
 from protocols.http1.errors import WireError
 from protocols.http1.fields import Role
 from protocols.http1.request import RequestHeads, after_empty_lines
-from protocols.http1.state import CLIENT_MOVES, ClientState
+from protocols.http1.state import CLIENT_MOVES
 
 if TYPE_CHECKING:
     from gateway.clients import Clients
 
-#: Bytes a client may pipeline behind a running call before its socket is no longer read.
-HELD_LIMIT: Final = 64 << 10
-#: Bytes queued for a client beyond what pausing the upstream can stop; past it the client is cut off.
-WRITE_LIMIT: Final = 4 << 20
-
-# Bound once: reading a member from its enum class costs ten times a global (0.13 us), here a dozen times a call.
-IDLE, READING, WAITING, ANSWERING, CLOSING, CLOSED = ClientState
 _CR: Final = 13
 _EXPECT: Final = int(Role.EXPECT)
 
 
-class ClientConnection(asyncio.Protocol):
-    """One client's socket. IDLE > READING > WAITING > ANSWERING > IDLE."""
+class ClientConnection(ClientSocket):
+    """One client. IDLE > READING > WAITING > ANSWERING > IDLE."""
 
     __slots__ = (
-        # worker
-        "_all",
         # connection
-        *("_transport", "address", "state", "deadline", "_heads", "_left", "_held", "_held_scan", "_eof"),
-        *("_paused_reading", "_paused_writing", "_farewell"),
+        *("_open", "_heads", "_left", "_held_scan"),
         # request
-        *("chunked", "reusable", "_call", "_start", "_body"),
+        *("_start", "_body"),
     )
 
-    def __init__(self, all: Clients) -> None:
-        # worker
-        self._all = all
+    def __init__(self, all: Clients, address: str = "") -> None:
+        """*address* is the client's, where it is known from elsewhere than the socket."""
+        super().__init__(all, address)
         # connection
-        #: Set by the first callback of all, `connection_made`.
-        self._transport: asyncio.Transport
-        self.address = ""
-        self.state = IDLE
-        self.deadline = NEVER
+        self._open = all.front.open
         self._heads = RequestHeads(all.fields, all.limits.head)
         #: Requests that it may still bring.
         self._left = all.limits.keepalive_requests
-        self._held = b""
+        #: Of the bytes held, those that were searched for a head's end.
         self._held_scan = 0
-        self._eof = False
-        self._paused_reading = False
-        self._paused_writing = False
-        #: Set while the connection closes.
-        self._farewell: Farewell | None = None
         # request
-        self.chunked = True
-        self.reusable = True
-        self._call: Call | None = None
         self._start = 0
         self._body: BodyIntake | None = None
 
@@ -84,17 +61,19 @@ class ClientConnection(asyncio.Protocol):
         self._transport = transport = cast("asyncio.Transport", transport)
         sockets.send_at_once(transport)
         sockets.bound_writes(transport)
-        self.address = sockets.address_of(transport)
         everyone = self._all
+        self.address = self.address or sockets.address_of(transport)
+        if everyone.front.trusts(self.address):
+            self._open = everyone.front.open_forwarded
         everyone.open.add(self)
         self.deadline = everyone.clock.now + everyone.limits.header_timeout
-        if len(everyone.open) > everyone.limits.connections:
+        if everyone.full():
             self._refuse(Fault(Side.GATEWAY, Kind.OUT_OF_BUDGET, "Too many connections."))
 
     def data_received(self, data: bytes) -> None:
         try:
             state = self.state
-            if state is IDLE and self._paused_writing:
+            if state is IDLE and self._patience is not None:
                 self._hold(data)  # no further answer for a client that does not read the last one
             elif state is IDLE:
                 self._start = monotonic_ns()
@@ -110,39 +89,6 @@ class ClientConnection(asyncio.Protocol):
                 self._hold(data)
         except Exception as error:  # an error here must not pass for a fault of the transport
             self._raised(error)
-
-    def eof_received(self) -> bool:
-        """The client's FIN: by default it has left (`server.half_close`)."""
-        self._eof = True
-        busy = self.state in (WAITING, ANSWERING)
-        if busy and self._all.limits.half_close_serves:
-            self.reusable = False
-            return True
-        if self._call is not None:
-            self._gone()
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._call is not None:
-            self._gone()
-        self.state = CLIENT_MOVES[self.state][CLOSED] if self.state is not CLOSED else self.state
-        self.deadline = NEVER
-        self._held = b""
-        if self._paused_reading and self._transport is not None:
-            self._all.departures.forget(self._transport)
-        self._all.open.discard(self)
-
-    def pause_writing(self) -> None:
-        self._paused_writing = True
-        if self._call is not None:
-            self._all.proxy.pause(self._call)
-
-    def resume_writing(self) -> None:
-        self._paused_writing = False
-        if self._call is not None:
-            self._all.proxy.resume(self._call)
-        else:
-            self._next()
 
     # Reading a request.
 
@@ -169,7 +115,7 @@ class ClientConnection(asyncio.Protocol):
         self._left -= 1
         self.chunked = request.http_1_1
         self.reusable = request.keep_alive and self._left > 0
-        call, fault = everyone.front.open(self, request, self._start)
+        call, fault = self._open(self, request, self._start)
         self._call = call
         body = data[heads.size :]
         if fault is None and len(body) == request.length and not request.chunked:
@@ -232,7 +178,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             if body.size > before:  # framing alone is no progress
                 self.deadline = self._all.clock.now + self._all.limits.body_timeout
-            if len(data) >= sockets.FLOOD_READ and self._transport is not None:
+            if len(data) >= sockets.FLOOD_READ:
                 sockets.read_later(self._transport, self._take_turn)
 
     def _complete(self, call: Call, body: bytes, now: int) -> None:
@@ -246,55 +192,20 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._all.front.operate(call)
 
-    def _hold(self, data: bytes) -> None:
-        """Bytes behind a running call: kept unread, bounded."""
-        self._held += data
-        if len(self._held) > HELD_LIMIT and not self._paused_reading:
-            self._paused_reading = True
-            self._transport.pause_reading()
-            everyone = self._all
-            everyone.departures.watch(self._transport, self.abort, half_close=everyone.limits.half_close_serves)
-
     # Writing an answer: the face that the relay sees (call.Client).
 
     def answer(self, data: bytes) -> None:
+        everyone = self._all
         self.state = state = CLIENT_MOVES[self.state][ANSWERING]
+        self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout  # a write that stalls shortens it
         transport = self._transport
         if not transport.is_closing():
             transport.write(data)
-        everyone = self._all
         if self._held or not self.reusable or everyone.draining:
             self.answered()
             return
         self._call = None
         self.state = CLIENT_MOVES[state][IDLE]
-        self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout
-
-    def begin(self, data: bytes) -> None:
-        self.state = CLIENT_MOVES[self.state][ANSWERING]
-        transport = self._transport
-        if not transport.is_closing():
-            transport.write(data)
-            if self._paused_writing and self._call is not None:
-                self._all.proxy.pause(self._call)  # it paused within this very write
-
-    def send(self, data: bytes) -> None:
-        transport = self._transport
-        if transport.is_closing():
-            return
-        transport.write(data)
-        if self._paused_writing and transport.get_write_buffer_size() > WRITE_LIMIT:
-            self._all.log.warning("client cut off: it does not read", client=self.address)
-            transport.abort()
-
-    @property
-    def untaken(self) -> int:
-        return sockets.untaken(self._transport)
-
-    @property
-    def unsent(self) -> int:
-        """Bytes queued for it that its socket does not take yet."""
-        return self._transport.get_write_buffer_size()
 
     def answered(self) -> None:
         self._call = None
@@ -305,25 +216,17 @@ class ClientConnection(asyncio.Protocol):
             self._close()
             return
         self.state = CLIENT_MOVES[self.state][IDLE]
+        self._rest()
+
+    def _rest(self) -> None:
+        """Wait for the next request, or for the client to take the last answer."""
+        everyone = self._all
+        if self._patience is not None:
+            self.deadline = self._patience.ends
+            return
         self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout
-        if self._held and not self._paused_writing and everyone.loop is not None:
+        if self._held and everyone.loop is not None:
             everyone.loop.call_soon(self._next)
-
-    def _read_on(self) -> None:
-        if self._paused_reading:
-            self._paused_reading = False
-            self._all.departures.forget(self._transport)
-            self._transport.resume_reading()
-
-    def _take_turn(self) -> None:
-        """A large body's turn has come again."""
-        if not self._paused_reading and self._transport is not None:
-            self._transport.resume_reading()
-
-    def cut(self, *, told: bool) -> None:
-        self._call = None
-        if self.state < CLOSING:
-            self._part().break_off(told=told or self.chunked)
 
     def _next(self) -> None:
         """A pipelined request waits in what is held; more is read when little is left of that."""
@@ -334,9 +237,6 @@ class ClientConnection(asyncio.Protocol):
             self._read_on()
 
     # Ends.
-
-    def abort(self) -> None:
-        self._transport.abort()
 
     def close_if_idle(self) -> None:
         """Take no further request after the one that is being read or answered; close at once if there is none."""
@@ -351,6 +251,11 @@ class ClientConnection(asyncio.Protocol):
         if self._farewell is not None:
             self._farewell.expired()
             self.deadline = self._farewell.deadline
+        elif self._patience is not None:
+            if self._patience.is_spent():
+                self._cut_off()
+            else:
+                self.deadline = self._patience.ends
         elif state is IDLE:
             self._close()
         elif state is READING:
@@ -377,43 +282,10 @@ class ClientConnection(asyncio.Protocol):
         self.state = CLIENT_MOVES[self.state][WAITING]
         front.refuse(call, fault)
 
-    def _gone(self) -> None:
-        """The client is gone: stop its call at once."""
-        call, self._call = self._call, None
-        assert call is not None
-        if self.state is READING:
-            self._all.front.gone(call)
-        else:
-            self._all.proxy.gone(call)
-        self._transport.abort()
-
-    def _close(self) -> None:
-        """Take no further request: let the last answer leave."""
-        self._part().close(client_ended=self._eof)
-
-    def _part(self) -> Farewell:
-        """Begin to close."""
-        everyone = self._all
-        self.state = CLIENT_MOVES[self.state][CLOSING]
-        self._held = b""
-        self._read_on()
-        self._farewell = farewell = Farewell(self._transport, everyone.clock, everyone.limits.body_timeout)
-        self.deadline = farewell.deadline
-        return farewell
-
     def _raised(self, error: Exception) -> None:
         self._all.log.error("a step of a call raised", error=repr(error))
         if self._call is not None:
             self._all.proxy.crashed(self._call)
-        else:
-            self.abort()
-
-    def crashed(self) -> None:
-        """A step of the call raised: answer so, if nothing was answered yet, and close."""
-        self._call = None
-        if self.state is WAITING:
-            self.begin(LAST_WORDS)
-            self._close()
         else:
             self.abort()
 

@@ -1,7 +1,8 @@
 """The end of a client's connection: its last answer leaves, and what it still sends is read and thrown away.
 
-Owns `Farewell`: how a connection is closed, for how long it lingers, and how much it swallows meanwhile. It refuses to
-decide that a connection ends (`gateway.downstream`, which makes one when it does) and to wait (the sweep asks it).
+Owns `Farewell`: how a connection is closed, for how long it lingers, and how much it swallows meanwhile; and `Patience`
+with a client that does not read. It refuses to decide that a connection ends (`gateway.downstream` and
+`gateway.arrival`, which make one when it does) and to wait (the sweep asks it).
 """
 
 from __future__ import annotations
@@ -18,20 +19,41 @@ LINGER_TIME: Final = 2.0
 LINGER_LIMIT: Final = 1 << 20
 
 
+class Patience:
+    """How long a client may take nothing of what is queued for it: any byte that it takes gives it *seconds* anew."""
+
+    __slots__ = ("_clock", "_seconds", "_transport", "_untaken", "ends")
+
+    def __init__(self, transport: asyncio.Transport, clock: Clock, seconds: float) -> None:
+        self._transport = transport
+        self._clock = clock
+        self._seconds = seconds
+        self._untaken = sockets.untaken(transport)
+        #: Monotonic seconds.
+        self.ends = clock.now + seconds
+
+    def is_spent(self) -> bool:
+        """Whether its end is past, and nothing was taken meanwhile."""
+        now = self._clock.now
+        if now < self.ends:
+            return False
+        before, self._untaken = self._untaken, sockets.untaken(self._transport)
+        self.ends = now + self._seconds
+        return self._untaken >= before > 0
+
+
 class Farewell:
     """One connection that ends. Its owner says how: `close`, or `break_off` where the answer is not whole."""
 
-    __slots__ = ("_clock", "_discarded", "_patience", "_transport", "_untaken", "deadline")
+    __slots__ = ("_discarded", "_patience", "_transport", "deadline")
 
-    def __init__(self, transport: asyncio.Transport, clock: Clock, patience: float) -> None:
-        """*patience*: seconds in which the client must take at least a byte of what is queued for it."""
+    def __init__(self, transport: asyncio.Transport, clock: Clock, seconds: float) -> None:
+        """*seconds*: the client must take at least a byte of what is queued for it in that time."""
         self._transport = transport
-        self._clock = clock
-        self._patience = patience
+        self._patience = Patience(transport, clock, seconds)
         self._discarded = 0
-        self._untaken = untaken = sockets.untaken(transport)
         #: Monotonic seconds at which `expired` is to be called.
-        self.deadline = clock.now + (patience if untaken else LINGER_TIME)
+        self.deadline = self._patience.ends if sockets.untaken(transport) else clock.now + LINGER_TIME
 
     def close(self, *, client_ended: bool) -> None:
         """Send what is queued, say FIN, and read on for a moment, unless the client said FIN itself."""
@@ -56,10 +78,8 @@ class Farewell:
 
     def expired(self) -> None:
         """The last answer has had its time, unless the client is still taking it."""
-        untaken = sockets.untaken(self._transport)
-        if 0 < untaken < self._untaken:
-            self._untaken = untaken
-            self.deadline = self._clock.now + self._patience
+        if sockets.untaken(self._transport) and not self._patience.is_spent():
+            self.deadline = self._patience.ends
         else:
             self.deadline = NEVER
             self._transport.abort()

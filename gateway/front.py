@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from gateway.admission.budget import ByteBudget
 from gateway.admission.keys import Keyring, Principal
+from gateway.admission.proxies import Proxies
 from gateway.call import Answer, Call, Client, Operation
 from gateway.clock import Clock
 from gateway.errors import Fault, Kind, Side
@@ -104,6 +105,7 @@ class Front:
         doors: Mapping[bytes, Door],
         prefixes: Sequence[tuple[bytes, Door]],
         keys: Keys,
+        proxies: Proxies,
         cors: Cors,
         routes: Routes,
         settler: Settler,
@@ -113,6 +115,7 @@ class Front:
         self._doors = dict(doors)
         self._prefixes = tuple(prefixes)
         self._keys = keys
+        self._proxies = proxies
         self._cors = cors
         self._routes = routes
         self._settler = settler
@@ -142,6 +145,18 @@ class Front:
         if endpoint.body is _ANY and fault is None:
             fault = self._pass_through(call)
         return call, fault
+
+    def open_forwarded(self, client: Client, request: Request, at_start: int) -> tuple[Call, Fault | None]:
+        """The same where *client* is a trusted proxy, which names the one that it speaks for."""
+        call, fault = self.open(client, request, at_start)
+        forwarded = request.special[Role.FORWARDED_FOR]
+        if forwarded is not None:
+            call.address = self._proxies.client(forwarded, client.address)
+        return call, fault
+
+    def trusts(self, address: str) -> bool:
+        """Whether requests from *address* are to be opened by `open_forwarded`."""
+        return self._proxies.trusts(address)
 
     def _look(self, request: Request) -> Finding:
         """What the head says apart from ids and sizes."""

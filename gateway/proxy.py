@@ -304,20 +304,21 @@ class Proxy:
             attempt.exchange.abort()
         self.failed(attempt, fault)
 
+    def stop_stalled(self, call: Call) -> None:
+        """End *call*, whose client does not take its answer."""
+        text = "The client stopped reading."
+        self.stop(call, Fault(Side.CLIENT, Kind.CLIENT_STALLED, text, timed_out=True))
+
     def pause(self, call: Call) -> None:
-        """The client reads slowly: the upstream waits, and the client gets as long as a stalled upstream would."""
+        """The client reads slowly: the upstream waits, and is not blamed for being silent."""
         attempt = call.attempt
         if attempt is not None and attempt.exchange is not None:
             attempt.exchange.pause()
-            call.untaken = call.client.untaken
-            idle = call.route.policy.idle if call.route is not None else 0.0
-            if idle:
-                call.deadline = min(call.total_deadline, self._clock.now + idle)
+            call.deadline = call.total_deadline
 
     def resume(self, call: Call) -> None:
         attempt = call.attempt
         if attempt is not None and attempt.exchange is not None:
-            call.untaken = 0
             call.deadline = min(call.total_deadline, self._clock.now + call.idle) if call.idle else call.total_deadline
             attempt.exchange.resume()
 
@@ -350,16 +351,10 @@ class Proxy:
 
     def _expire(self, call: Call, now: float) -> None:
         attempt = call.attempt
-        side, kind = Side.UPSTREAM, Kind.UPSTREAM_SLOW
-        late = now >= call.total_deadline
-        if call.untaken and call.route is not None:
-            untaken = call.client.untaken
-            if untaken < call.untaken and not late:  # slow, but it reads
-                call.untaken = untaken
-                call.deadline = min(call.total_deadline, now + call.route.policy.idle)
-                return
-            side, kind, text = Side.CLIENT, Kind.CLIENT_STALLED, "The client stopped reading."
-        elif late:
+        if now >= call.total_deadline and call.client.untaken:
+            self.stop_stalled(call)
+            return
+        if now >= call.total_deadline:
             text = "The call took longer than its total time."
         elif attempt is not None and attempt.sink is not None:
             quiet_until = attempt.sink.at_last + call.idle
@@ -369,7 +364,7 @@ class Proxy:
             text = "The upstream's stream stalled."
         else:
             text = "The upstream did not begin to answer in time."
-        self.stop(call, Fault(side, kind, text, Retry.NEVER, timed_out=True))
+        self.stop(call, Fault(Side.UPSTREAM, Kind.UPSTREAM_SLOW, text, Retry.NEVER, timed_out=True))
 
     # Faults to the client.
 

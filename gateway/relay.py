@@ -36,6 +36,12 @@ LAST_WORDS: Final = (
     b"content-length: %d\r\n\r\n%b"
 ) % (len(_LAST_BODY), _LAST_BODY)
 
+_PLAIN_BODY: Final = error_body("This port speaks TLS: use https.", Kind.BAD_REQUEST.type, Kind.BAD_REQUEST.code)
+#: Said to a client that speaks plain HTTP where TLS is expected.
+PLAIN_TEXT: Final = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
+) % (len(_PLAIN_BODY), _PLAIN_BODY)
+
 
 def answer_head(call: Call, head: ResponseHead, date: bytes, framing: bytes, more: bytes = b"") -> bytes:
     """The head of an answer to *call*: *head*'s lines, the gateway's own, and the framing of the body."""

@@ -238,7 +238,7 @@ def _line(call: Call, ending: str, now: int, stamp: str) -> AccessLine:
         "call",
         call.id.decode("ascii"),
         call.trace.decode("ascii"),
-        call.client.address,
+        call.address,
         principal.name if principal is not None else None,
         _METHODS.get(call.request.method, "other"),
         call.endpoint.path,

@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from fcntl import ioctl
 from typing import Final
 
+from gateway.config.schema import UNIX
+
 #: Asks whether anything has come that the loop has not read; called with 0, it does not wait. Empty: nothing.
 Ear = Callable[[int], Sequence[object]]
 
-#: The address of every client of a unix socket, as nginx writes it too.
-UNIX: Final = "unix:"
 #: What an IPv4 address begins with where an IPv6 socket tells it (RFC 4291 section 2.5.5.2).
 _MAPPED: Final = "::ffff:"
 
@@ -33,6 +33,8 @@ FLOOD_READ: Final = 128 << 10
 #: With none allowed, what waits for a client is at most the one read that did not fit (uvloop takes up to 256,000
 #: bytes); the kernel's own buffer keeps the line busy meanwhile.
 WRITE_HIGH, WRITE_LOW = 0, 0
+#: Bytes queued for a client beyond what pausing the upstream can stop; past it the client is cut off.
+WRITE_LIMIT: Final = 4 << 20
 
 
 def send_at_once(transport: asyncio.BaseTransport) -> None:
@@ -51,7 +53,7 @@ def address_of(transport: asyncio.BaseTransport) -> str:
     """The other side's address, an IPv4 one as such; empty where it was gone before it was accepted."""
     peer = transport.get_extra_info("peername")
     if isinstance(peer, str):
-        return UNIX
+        return UNIX  # as nginx shows the clients of a unix socket
     return str(peer[0]).removeprefix(_MAPPED) if peer else ""
 
 

@@ -59,10 +59,12 @@ class Worker:
         gateway.clock.start(loop)
         sock = self._listener.sock
         create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-        server = await create(gateway.clients.connection, sock=sock, backlog=self._config.server.backlog)
+        server = await create(gateway.accept, sock=sock, backlog=self._config.server.backlog)
         for discovery in gateway.discoveries:
             discovery.start()
         url = self._listener.url
+        if self._config.server.tls.cert:
+            url = url.replace("http:", "https:", 1)
         gateway.log.info("listening", url=url)
         gateway.lines.flush()
         # What lives now lives for ever: the collector need not look at it again.
@@ -100,6 +102,7 @@ class Worker:
         gateway.clients.give_up_reading(fault)
         # 6. Answers leave; then sockets close.
         await self._wait(FLUSH_TIME, lambda: not gateway.clients.unsent, patient=True)
+        gateway.arrivals.abort()
         gateway.clients.abort()
         # 7. Backends and timers end, the log last.
         for discovery in gateway.discoveries:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 
+from gateway.certificates import CertificateError, server_context
 from gateway.config import render
 from gateway.config.load import ConfigError, load
 from gateway.config.schema import Config
@@ -38,7 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     try:
         config = load(arguments.config, os.environ, {})
-    except ConfigError as error:
+        if config.server.tls.cert:
+            server_context(config.server.tls.cert, config.server.tls.key, config.server.tls.client_ca)
+    except (ConfigError, CertificateError) as error:
         print(error, file=sys.stderr)
         return 2
     if arguments.print:

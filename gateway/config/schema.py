@@ -53,6 +53,16 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of every table: immutable, and a key that is not declared is an error."""
 
 
+class ServerTls(Section, frozen=True):
+    """What clients are shown. It is spoken where `cert` is set."""
+
+    cert: str = ""
+    key: str = ""
+    client_ca: str = ""
+    handshake_timeout: Wait = Seconds(10)
+    max_handshakes: Count = 256
+
+
 class Server(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8080
@@ -65,11 +75,15 @@ class Server(Section, frozen=True):
     body_budget: Limit = Bytes(256 << 20)
     header_timeout: Wait = Seconds(10)
     body_timeout: Wait = Seconds(30)
+    send_timeout: Wait = Seconds(60)
     keepalive_timeout: Wait = Seconds(75)
     keepalive_requests: Count = 1000
     pre_stop: Seconds = Seconds(5)
     drain_timeout: Seconds = Seconds(300)
     half_close: Literal["abort", "serve"] = "abort"
+    trusted_proxies: tuple[str, ...] = ()
+    proxy_protocol: bool = False
+    tls: ServerTls = ServerTls()
 
 
 class Key(Section, frozen=True, kw_only=True):

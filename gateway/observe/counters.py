@@ -267,6 +267,11 @@ class Measures:
         )
         self.in_flight = registry.gauge("gateway_in_flight_requests", "Requests now being served.").child()
         self.client_connections = registry.gauge("gateway_client_connections", "Open client connections.").child()
+        self.connections_failed = registry.counter(
+            "gateway_client_connections_failed_total",
+            "Connections that ended before a request could be read: in the PROXY header or the TLS handshake.",
+            ("reason",),
+        )
         self.tokens = registry.counter(
             "gateway_tokens_total", "Tokens that upstreams reported as used.", ("model", "kind")
         )

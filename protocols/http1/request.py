@@ -242,7 +242,7 @@ def _store(special: SpecialFields, role: int, value: bytes) -> None:
     before = special[role]
     if before is None:
         special[role] = value
-    elif role in (Role.CONNECTION, Role.TRANSFER_ENCODING):  # lists: several fields are one
+    elif role in (Role.CONNECTION, Role.TRANSFER_ENCODING, Role.FORWARDED_FOR):  # lists: several fields are one
         special[role] = before + b"," + value
     elif role == Role.HOST:
         raise WireError(Wrong.BAD_HOST, "more than one Host")

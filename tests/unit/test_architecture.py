@@ -22,10 +22,10 @@ OURS = ("gateway", "protocols")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # pure wire, then vocabularies
-    ("protocols.http1", "protocols.sse", "protocols.multipart"),
+    ("protocols.http1", "protocols.sse", "protocols.multipart", "protocols.proxy_protocol"),
     ("protocols.openai",),
     # values
-    ("gateway.errors", "gateway.clock", "gateway.config.schema"),
+    ("gateway.errors", "gateway.clock", "gateway.config.schema", "gateway.certificates"),
     ("gateway.call",),
     # what is counted and written; what is configured
     ("gateway.observe", "gateway.config"),
@@ -39,8 +39,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # the life of a call
     ("gateway.proxy",),
     ("gateway.front",),
+    ("gateway.client_socket",),
     ("gateway.downstream", "gateway.admin"),
     ("gateway.clients",),
+    ("gateway.tls",),
+    ("gateway.arrival",),
     # wiring
     ("gateway.build",),
     ("gateway.worker",),

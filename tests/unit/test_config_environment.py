@@ -25,6 +25,7 @@ ONE_OF_EACH = {
 SPECIAL: dict[str, tuple[str, Any]] = {
     "server.host": ("::1", "::1"),
     "server.socket_mode": ("0600", "0600"),
+    "server.trusted_proxies": ("10.0.0.0/8, unix:", ("10.0.0.0/8", "unix:")),
     "auth.query_param": ("api_key", "api_key"),
     "auth.bypass_paths": ("/a, /b*", ("/a", "/b*")),
     "auth.keys.0.key": ("other", None),
@@ -45,7 +46,7 @@ SPECIAL: dict[str, tuple[str, Any]] = {
 #: Read only together with others; each has a test of its own below or in test_config_rules.
 TOGETHER = {
     *("auth.type", "auth.header_name", "auth.username", "auth.token", "auth.token_env", "auth.token_file"),
-    *("tls.cert", "tls.key"),
+    *("tls.cert", "tls.key", "tls.client_ca", "server.proxy_protocol"),
 }
 
 

@@ -175,6 +175,7 @@ PROMISED = {
     "gateway_endings_total": (Type.COUNTER, ("ending",)),
     "gateway_retries_total": (Type.COUNTER, ("upstream", "reason")),
     "gateway_client_connections": (Type.GAUGE, ()),
+    "gateway_client_connections_failed_total": (Type.COUNTER, ("reason",)),
     "gateway_body_budget_bytes": (Type.GAUGE, ()),
     "gateway_loop_lag_seconds": (Type.HISTOGRAM, ()),
     "gateway_access_dropped_total": (Type.COUNTER, ()),

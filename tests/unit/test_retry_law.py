@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ def call(
     endpoint: Endpoint = GENERATES, *, tries: int, allowed: int = 2, lost_reused: bool = False, key: bytes = b""
 ) -> Call:
     """A call that was tried *tries* times, on a route that allows *allowed*."""
-    nobody: Any = None
+    nobody: Any = SimpleNamespace(address="")
     line = b"Idempotency-Key: " + key + b"\r\n" if key else b""
     request = parse_request_head(b"POST / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n", FieldTable())
     policy = Policy(nobody, tries=allowed, inject_usage=False, first_byte=0.0, idle=0.0, total=0.0)

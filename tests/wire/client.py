@@ -130,16 +130,16 @@ class Client:
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(timeout)
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname="localhost", do_handshake_on_connect=False)
         try:
             self.sock.connect(path if unix else (host.strip("[]"), port))
             if not unix:
                 self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.address: Any = self.sock.getsockname()
             if preface:
-                self.sock.sendall(preface)
-            if tls is not None:
-                # The wrapped socket takes the plain one's place even where the handshake fails.
-                self.sock = tls.wrap_socket(self.sock, server_hostname="localhost", do_handshake_on_connect=False)
+                socket.socket.sendall(self.sock, preface)  # not an SSLSocket's, which would encipher it
+            if isinstance(self.sock, ssl.SSLSocket):
                 self.sock.do_handshake()
         except OSError:
             self.sock.close()
@@ -186,6 +186,8 @@ class Client:
             data = self.sock.recv(1 << 18)
         except TimeoutError:
             raise Overdue(f"no byte from the gateway within {self.timeout} s") from None
+        except ssl.SSLZeroReturnError:  # close_notify, after our own
+            data = b""
         except ConnectionResetError:
             self.ended = "rst"
             return b""

@@ -128,7 +128,7 @@ class Gateway:
         self.manner: dict[str, Any] = {}
         if "tls" in server:
             self.manner["tls"] = tls.client()
-        if server.get("proxy_protocol"):
+        if server.get("proxy_protocol") and self.host in server.get("trusted_proxies", ()):
             self.manner["preface"] = b"PROXY UNKNOWN\r\n"
         if "port" not in server:
             args = (*args, "--port", str(self.port))

@@ -17,11 +17,16 @@ import msgspec
 import pytest
 
 from gateway.config.schema import Config
-from tests.wire import keys_auth, keys_backends, keys_server
+from tests.wire import keys_auth, keys_backends, keys_listener, keys_server
 from tests.wire.keys_stage import BACKENDS, DEFAULTS, Check, KeyStage, without
 from tests.wire.process import DidNotStart
 
-CHECKS: dict[str, Check] = {**keys_server.CHECKS, **keys_auth.CHECKS, **keys_backends.CHECKS}
+CHECKS: dict[str, Check] = {
+    **keys_server.CHECKS,
+    **keys_listener.CHECKS,
+    **keys_auth.CHECKS,
+    **keys_backends.CHECKS,
+}
 
 #: Without these a configuration says nothing sound, and the gateway refuses to start: that is how it notices.
 NEEDED = {
@@ -30,6 +35,8 @@ NEEDED = {
     "auth.keys.key_env",
     "auth.keys.key_file",
     "auth.keys.sha256",
+    "server.tls.cert",
+    "server.tls.key",
     f"{BACKENDS}.name",
     f"{BACKENDS}.endpoints",
     f"{BACKENDS}.endpoints.url",

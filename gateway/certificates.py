@@ -1,0 +1,69 @@
+"""The certificate that the gateway shows its clients, and the authority that theirs must come from.
+
+Owns the context of the TLS listener, and the words for files that are none. It refuses handshakes (`gateway.arrival`).
+Made by `gateway.build`; `headrace check` makes one too, to judge the files.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+
+class CertificateError(ValueError):
+    """A file is not what it should be; the text is for the operator, and names the key that names the file."""
+
+    def __init__(self, key: str, file: str, text: str) -> None:
+        super().__init__(f"server.tls.{key}: the file {file} {text}")
+
+
+def server_context(cert: str, key: str, client_ca: str = "") -> ssl.SSLContext:
+    """A context that speaks TLS 1.2 or newer and HTTP/1.1 (ALPN, RFC 7301), and asks for clients' certificates.
+
+    The latter only with *client_ca*, the authorities that may have signed them. Each is the path of a PEM file.
+    Raises `CertificateError`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # it only costs the server
+    context.set_alpn_protocols(["http/1.1"])
+    for name, file in (("cert", cert), ("key", key), ("client_ca", client_ca)):
+        if file:
+            _judge_readable(name, file)
+    try:
+        context.load_cert_chain(cert, key, password=_no_password)
+    except ssl.SSLError as error:
+        raise _judge_pair(cert, key, error) from None
+    if client_ca:
+        try:
+            context.load_verify_locations(client_ca)
+        except ssl.SSLError:
+            text = "has no certificate in it, expected the authorities, as PEM"
+            raise CertificateError("client_ca", client_ca, text) from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _judge_readable(name: str, file: str) -> None:
+    try:
+        with open(file, "rb") as opened:
+            opened.read(1)
+    except OSError as error:
+        raise CertificateError(name, file, f"cannot be read ({error.strerror}), expected a PEM file") from None
+
+
+def _judge_pair(cert: str, key: str, error: ssl.SSLError) -> CertificateError:
+    """Which of the two files is at fault: OpenSSL does not say."""
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return CertificateError("key", key, f"is not the key of {cert}, expected the one that it was made with")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cert)
+    except ssl.SSLError:
+        return CertificateError("cert", cert, "has no certificate in it, expected the server's own one first, as PEM")
+    if error.reason:  # a key that is too short, say: OpenSSL's own word for it
+        return CertificateError("cert", cert, f"is refused by OpenSSL ({error.reason}), expected another certificate")
+    return CertificateError("key", key, "has no key in it or is encrypted, expected a key without a passphrase, as PEM")
+
+
+def _no_password() -> str:
+    """Without this OpenSSL would ask on the terminal, and wait."""
+    return ""
