@@ -49,6 +49,15 @@ def test_the_environment_is_judged_too(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().err.startswith("environment GEN_GATEWAY__SERVER__PORT: server.port: ")
 
 
+def test_what_is_in_a_certificate_s_files_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    certs = Path(__file__).parents[1] / "wire" / "certs"
+    text = f"[server.tls]\ncert = '{certs}/server.pem'\nkey = '{certs}/KEY'\n"
+    assert main(["check", "-c", written(tmp_path, text.replace("KEY", "server.key"))]) == 0
+    assert main(["check", "-c", written(tmp_path, text.replace("KEY", "client.key"))]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"server.tls.key: the file {certs}/client.key is not the key of ") and said.count("\n") == 1
+
+
 @pytest.mark.parametrize("options", [("-c", "A", "-c", "B"), ("-c", "A", "B"), ("--config", "A", "B")])
 def test_several_paths_are_one_configuration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]

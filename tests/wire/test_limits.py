@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.wire import tls
 from tests.wire.client import KEY, Client, build_request, chat_request
 from tests.wire.process import Configuration, Gateway, wait_until
-from tests.wire.stage import backend, configuration
+from tests.wire.stage import Stage, backend, configuration
 from tests.wire.upstream import Upstream
 
 CHAT = "/v1/chat/completions"
@@ -167,6 +168,58 @@ def test_slow_clients_do_no_harm_to_others(connect: Connect, gateway: Gateway) -
     assert all(gateway.ask("POST", CHAT, chat_request()).status == 200 for _ in range(10))
     for client in slow:
         last_word(client, 408, "request_timeout")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("sent", [b"P", b"POST /v1/chat/completions HTTP/1.1\r\nX-Slow: a"], ids=["1 B", "a slow head"])
+def test_500_slow_clients_leave_others_unharmed(stage: Stage, secure: bool, sent: bytes) -> None:
+    more = {"tls": tls.LISTENER} if secure else {}
+    server = {"header_timeout": "30s", **more}
+    gateway = stage.gateway(configuration(backend(stage.upstream()), server=server))
+    slow = [stage.connect(gateway, timeout=30.0) for _ in range(500)]
+    for client in slow:
+        client.send(sent)
+    client = stage.connect(gateway)
+    for _ in range(20):
+        client.chat()
+        assert client.response().status == 200
+        for other in slow[:100]:
+            other.send(b"a")
+        assert gateway.ask("POST", CHAT, chat_request(stream=True)).complete
+    assert gateway.gauge("gateway_client_connections") == 502
+
+
+def test_framing_that_drips_is_no_progress_of_a_body(connect: Connect) -> None:
+    client = connect()
+    client.send(build_request("POST", CHAT, b"", chunked=True)[: -len(b"0\r\n\r\n")] + b"1;x=")
+    client.sock.settimeout(0.02)
+    got = b""
+    for _ in range(200):
+        try:
+            client.send(b"a")
+            got = client.sock.recv(65_536)
+            break
+        except TimeoutError:
+            continue
+    assert got.startswith(b"HTTP/1.1 408 ")
+
+
+def test_empty_lines_that_drip_are_no_head(connect: Connect) -> None:
+    """They may come before a request, and do not prolong the time that it has."""
+    client = connect()
+    client.sock.settimeout(0.02)
+    for _ in range(200):
+        try:
+            client.send(b"\r\n")
+            if client.sock.recv(65_536) == b"":
+                break
+        except TimeoutError:
+            continue
+        except OSError:
+            break
+    else:
+        pytest.fail("it was never ended")
 
 
 # --- memory for bodies ---
