@@ -26,7 +26,8 @@ TIMES = {"send_timeout": "400ms", "keepalive_timeout": "60s"}
 
 def over_unix(stage: Stage, upstream: Upstream, path: Path, **server: Any) -> Gateway:
     host = f"unix:{path}/gateway.sock"
-    return stage.gateway(configuration(backend(upstream), server={"host": host, **TIMES, **server}))
+    one = backend(upstream, timeouts={"idle": "300ms"})
+    return stage.gateway(configuration(one, server={"host": host, **TIMES, **server}))
 
 
 def is_ended(gateway: Gateway) -> None:
@@ -71,6 +72,18 @@ def test_answers_that_are_whole(stage: Stage, tmp_path: Path) -> None:
     assert len(upstream.requests) < 4, "a client that does not read had everything answered"
 
 
+def test_a_stream_that_is_complete(stage: Stage, tmp_path: Path) -> None:
+    events = answers.chunk(answers.event({"content": "x" * 1000}) * 220)
+    upstream = stage.upstream(lambda x: x.send(answers.sse_head() + events + answers.LAST_CHUNK))
+    gateway = over_unix(stage, upstream, tmp_path)
+    client = stage.connect(gateway)
+    for _ in range(2):
+        client.chat(stream=True)
+    gateway.wait_call(2, path=CHAT)
+    is_ended(gateway)
+    assert client.response().status == 200
+
+
 def test_the_last_answer_of_a_connection(stage: Stage, tmp_path: Path) -> None:
     gateway = over_unix(stage, stage.upstream(answers.whole(200, LARGE)), tmp_path)
     client = stage.connect(gateway)
@@ -93,7 +106,7 @@ def test_errors(stage: Stage, tmp_path: Path) -> None:
 
 
 def test_events_that_came_before_the_upstream_fell_silent(stage: Stage, tmp_path: Path) -> None:
-    """The silent upstream is not to blame for the client that does not read."""
+    """The silent upstream is not to blame for the client that does not read, although it is silent for too long."""
 
     def script(x: Exchange) -> None:
         x.send(answers.sse_head() + answers.chunk(answers.event({"content": "x" * 1000}) * 500))
