@@ -59,8 +59,12 @@ def address_of(transport: asyncio.BaseTransport) -> str:
 
 def ear(transport: asyncio.BaseTransport) -> Ear:
     """What tells of unread bytes, or of the other side's FIN, on an open connection, for half a microsecond."""
+    sock = transport.get_extra_info("socket")
+    fd = sock.fileno() if sock is not None else -1
+    if fd < 0:  # it ended before it was handed over
+        return lambda wait: (fd,)
     poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    poll.register(fd, select.POLLIN)
     return poll.poll
 
 

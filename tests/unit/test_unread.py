@@ -48,3 +48,14 @@ def test_the_ear_hears_bytes_and_ends_and_no_silence(what: str) -> None:
         assert not has_unread(0)
         ENDS[what](peer)
         assert has_unread(0)
+
+
+def test_a_connection_that_ended_before_it_was_handed_over_is_never_used() -> None:
+    transport = Transport()
+    transport._extra["socket"] = None
+    assert sockets.ear(transport)(0)
+    ours, peer = socket.socketpair()
+    ours.close()
+    peer.close()
+    transport._extra["socket"] = ours
+    assert sockets.ear(transport)(0)
