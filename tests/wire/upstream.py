@@ -145,6 +145,9 @@ class Upstream:
             wire.drop.open()
             thread.join(5)
             assert not thread.is_alive(), "a connection of the scripted upstream does not end"
+        for thread in threading.enumerate():
+            if thread.name == f"wire-{self.port}":  # no longer among the connections, and not yet gone
+                thread.join(5)
 
     def reset(self) -> None:
         """Forget everything: as new, on the same port."""
