@@ -98,9 +98,18 @@ class ClientSocket(asyncio.Protocol):
             self._all.proxy.resume(self._call)
         elif self.state is IDLE:
             self._rest()
+            self._next()
 
     def _rest(self) -> None:
         """Wait for the next request, or for the client to take the last answer."""
+        everyone = self._all
+        if self._patience is not None:
+            self.deadline = self._patience.ends
+        else:
+            self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout
+
+    def _next(self) -> None:
+        """Go on to what is held of a next request."""
         raise NotImplementedError
 
     # Reading less.

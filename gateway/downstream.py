@@ -217,15 +217,7 @@ class ClientConnection(ClientSocket):
             return
         self.state = CLIENT_MOVES[self.state][IDLE]
         self._rest()
-
-    def _rest(self) -> None:
-        """Wait for the next request, or for the client to take the last answer."""
-        everyone = self._all
-        if self._patience is not None:
-            self.deadline = self._patience.ends
-            return
-        self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout
-        if self._held and everyone.loop is not None:
+        if self._held and self._patience is None and everyone.loop is not None:
             everyone.loop.call_soon(self._next)
 
     def _next(self) -> None:

@@ -26,7 +26,7 @@ LINGER = 2.0
 
 @pytest.fixture(scope="module")
 def config(module_upstream: Upstream) -> Configuration:
-    limits = {"body_timeout": "3s", "keepalive_timeout": "1s"}
+    limits = {"send_timeout": "3s", "keepalive_timeout": "1s"}
     return configuration(backend(module_upstream), server=limits)
 
 
@@ -55,7 +55,7 @@ def enough(connect: Connect, upstream: Upstream) -> int:
 def test_a_slow_client_gets_all_of_it_and_then_the_end(connect: Connect, upstream: Upstream, enough: int) -> None:
     client = connect(receive_buffer=4096)
     ask(client, upstream, enough, close=True)
-    time.sleep(1.2 * LINGER)  # it may even stand still for less than body_timeout, and begin again when that is over
+    time.sleep(1.2 * LINGER)  # it may even stand still for less than send_timeout, and begin again when that is over
     got = bytearray()
     end = time.monotonic() + LINGER
     while time.monotonic() < end:

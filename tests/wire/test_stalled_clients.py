@@ -39,9 +39,10 @@ def script_of(stream: bool) -> Script:
     return endless if stream else large
 
 
-def start(stage: Stage, *upstreams: Upstream, **timeouts: Any) -> Gateway:
-    fields = {"timeouts": {"idle": IDLE, **timeouts}, "balance": "round_robin"}
-    return stage.gateway(configuration(backend(*upstreams, **fields), server={"body_timeout": "600ms"}))
+def start(stage: Stage, *upstreams: Upstream, patience: float = IDLE, **timeouts: Any) -> Gateway:
+    """A client has *patience* seconds; its upstream's silence is not to blame for what it does not take."""
+    fields = {"timeouts": {"idle": IDLE / 2, **timeouts}, "balance": "round_robin"}
+    return stage.gateway(configuration(backend(*upstreams, **fields), server={"send_timeout": patience}))
 
 
 def begin(stage: Stage, gateway: Gateway, *, stream: bool) -> Client:
@@ -100,7 +101,7 @@ def test_a_client_that_reads_slowly_is_not_ended(stage: Stage, stream: bool) -> 
 @streaming
 def test_a_client_that_stands_still_when_the_total_is_over_is_blamed_for_it(stage: Stage, stream: bool) -> None:
     upstream = stage.upstream(script_of(stream))
-    gateway = start(stage, upstream, idle="30s", total="700ms")
+    gateway = start(stage, upstream, patience=30, total="700ms")
     client = begin(stage, gateway, stream=stream)
     line = gateway.wait_call(timeout=5.0, request_id=client.id)
     assert (line["ending"], line["fault"]) == ("cD", "client_stopped_reading")

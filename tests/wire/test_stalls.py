@@ -77,9 +77,8 @@ def test_a_stream_that_is_complete(stage: Stage, tmp_path: Path) -> None:
     upstream = stage.upstream(lambda x: x.send(answers.sse_head() + events + answers.LAST_CHUNK))
     gateway = over_unix(stage, upstream, tmp_path)
     client = stage.connect(gateway)
-    for _ in range(2):
-        client.chat(stream=True)
-    gateway.wait_call(2, path=CHAT)
+    client.chat(stream=True)
+    gateway.wait_call(request_id=client.id)
     is_ended(gateway)
     assert client.response().status == 200
 
