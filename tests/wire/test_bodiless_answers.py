@@ -1,4 +1,4 @@
-"""Answers that have no body whatever their head says: their connections go on, and the next answer is the right one."""
+"""Answers that have no body whatever their head says: the next answer is the right one."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def test_it_comes_twice_on_one_connection_and_then_one_with_a_body(
         assert response.body == (b'{"after": "it"}' if status == 200 else b"")
         assert response.header("transfer-encoding") is None
         assert (response.header("content-length") is not None) == (status == 200)
-    assert [request.index for request in upstream.requests] == list(range(6)), "all on one connection"
+    # One that speaks of chunks may have sent some: its connection is not proved clean, and is used no more.
+    indices = [0, 0, 0, 1, 2, 0] if "chunked" in name else [0, 1, 2, 3, 4, 5]
+    assert [request.index for request in upstream.requests] == indices
     assert gateway.wait_call(6, request_id=client.id)["ending"] == "--"
 
 
