@@ -121,6 +121,22 @@ class Wire:
                 raise PeerGone from None
         return sent
 
+    def notify(self) -> None:
+        """Say over TLS that nothing more will come (close_notify), which `fin` and `close` do not."""
+        assert isinstance(self.sock, ssl.SSLSocket)
+        while True:
+            try:
+                self.sock.unwrap()
+            except ssl.SSLWantWriteError:
+                self.wait(select.POLLOUT)
+            except ssl.SSLWantReadError:
+                return  # said; the peer's own is not waited for
+            except OSError:
+                self._left("rst")
+                raise PeerGone from None
+            else:
+                return
+
     def fin(self) -> None:
         """Say that nothing more will come; the socket stays open to see the peer leave."""
         self.ended = "fin"

@@ -69,6 +69,13 @@ class Exchange:
         self.wire.wait(0, timeout)
         self.wire.ledger.violate(f"{self.request.target}: the peer did not leave within {timeout} s")
 
+    @property
+    def over_tls(self) -> bool:
+        return isinstance(self.wire.sock, ssl.SSLSocket)
+
+    def notify(self) -> None:
+        self.wire.notify()
+
     def fin(self) -> None:
         self.wire.fin()
 
