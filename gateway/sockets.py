@@ -90,13 +90,9 @@ def untaken(transport: asyncio.WriteTransport) -> int:
 
 
 def read_later(transport: asyncio.Transport, read_on: Callable[[], None]) -> None:
-    """Let every other socket have its turn before *transport* is read again: pause it, and call *read_on* then.
-
-    Not over TLS: when the other side's FIN comes while such a transport is paused, uvloop 0.23 drops what it holds.
-    """
-    if transport.get_extra_info("sslcontext") is None:
-        transport.pause_reading()
-        asyncio.get_running_loop().call_soon(read_on)
+    """Let every other socket have its turn before *transport* is read again: pause it, and call *read_on* then."""
+    transport.pause_reading()
+    asyncio.get_running_loop().call_soon(read_on)
 
 
 class Departures:

@@ -83,11 +83,7 @@ class UpstreamConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Give the exchange and the connection up at once."""
         self._receiver = None
-        if self.state is not CLOSED:
-            self.state = UPSTREAM_MOVES[self.state][CLOSED]
-            self._pool.closed(self)
-        if self._transport is not None:
-            self._transport.abort()
+        self._drop()
 
     def pause(self) -> None:
         # Without an exchange it may be another call's next, whom nobody would resume.
@@ -126,21 +122,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._crashed(error, receiver)
 
     def eof_received(self) -> None:
-        """The peer's FIN; the transport closes itself and `connection_lost` judges what it means."""
+        """The peer says that nothing more comes: by its FIN, over TLS by its close_notify (RFC 9112 section 9.8)."""
+        self._over(told=True)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        state = self.state
-        if state is CLOSED:
-            return
-        receiver = self._receiver
-        try:
-            decoder = self._decoder
-            if exc is None and decoder is not None and decoder.at_eof():
-                self._finish()
-            else:
-                self._fail(self._loss())
-        except Exception as error:
-            self._crashed(error, receiver)
+        """The connection broke. Over TLS a bare FIN comes here too: what it ends may have been cut by anybody."""
+        self._over(told=False)
 
     # Steps of an exchange.
 
@@ -226,6 +213,19 @@ class UpstreamConnection(asyncio.Protocol):
         """A flood's turn has come again."""
         if not self._paused and self._transport is not None and self.state is not CLOSED:
             self._transport.resume_reading()
+
+    def _over(self, *, told: bool) -> None:
+        """Nothing more comes. *told*: the peer said so, which is the proper end of a body that ends by it."""
+        if self.state is CLOSED:
+            return
+        receiver, decoder = self._receiver, self._decoder
+        try:
+            if told and decoder is not None and decoder.at_eof():
+                self._finish()
+            else:
+                self._fail(self._loss())
+        except Exception as error:
+            self._crashed(error, receiver)
 
     def _finish(self) -> None:
         """The answer is complete. The connection goes back first, so that the next call finds it."""

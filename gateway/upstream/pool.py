@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from gateway.clock import Clock
-from gateway.upstream.connection import UpstreamConnection
+from gateway.secure import secure
+from gateway.upstream.connection import CLOSED, UpstreamConnection
 
 #: TLS handshakes towards one peer at once: each costs milliseconds of CPU, and a burst would stall the loop. Each peer
 #: has its own bound, so that one that never answers keeps no other from being reached.
@@ -101,6 +102,8 @@ class Pool:
         self.connecting += 1
         try:
             await self._connect(connection)
+            if connection.state is CLOSED:
+                raise ConnectionResetError("the peer spoke or left before it was asked")
         except BaseException:
             # A cancelled create_connection may have a socket already (cpython#131728): it is ours to close.
             connection.abort()
@@ -116,7 +119,8 @@ class Pool:
             await loop.create_connection(lambda: connection, host, port)
             return
         async with self._handshakes:
-            await loop.create_connection(lambda: connection, host, port, ssl=tls, server_hostname=server_name)
+            tcp, _ = await loop.create_connection(asyncio.Protocol, host, port)
+            await secure(tcp, connection, tls, server_name=server_name)
 
     def give(self, connection: UpstreamConnection) -> bool:
         """Keep *connection*, which is idle and proved clean; False where there are enough."""

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.call",),
     # what is counted and written; what is configured
     ("gateway.observe", "gateway.config"),
-    ("gateway.relay", "gateway.intake", "gateway.peek", "gateway.sockets", "gateway.listener"),
+    ("gateway.relay", "gateway.intake", "gateway.peek", "gateway.sockets", "gateway.listener", "gateway.secure"),
     ("gateway.farewell",),
     # policy
     ("gateway.routing", "gateway.admission"),

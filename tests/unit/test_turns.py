@@ -14,9 +14,12 @@ from typing import Any
 import pytest
 
 from gateway.downstream import HELD_LIMIT
+from gateway.secure import secure
 from gateway.sockets import FLOOD_READ, Departures
+from gateway.upstream.tls import client_context
 from protocols.http1.framing import chunk
 from tests.unit.in_process import InProcess, Transport, chat, running
+from tests.wire import tls
 
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -126,31 +129,46 @@ class Turns(Transport):
         self.large[self.turn] += len(data) >= FLOOD_READ // 2
 
 
-def test_the_loop_reads_a_flooding_socket_once_in_a_turn() -> None:
+@pytest.mark.parametrize("over_tls", [False, True], ids=["plain", "TLS"])
+def test_the_loop_reads_a_flooding_socket_once_in_a_turn(over_tls: bool) -> None:
     """Left alone, it reads one that is always full up to 32 times."""
     flood = FLOOD * (16 << 20 >> 17)
     listener = socket.create_server(("127.0.0.1", 0))
     ours = socket.create_connection(listener.getsockname())
     theirs, _ = listener.accept()
-    sender = threading.Thread(target=theirs.sendall, args=[STREAM + flood])
+    asked, done = threading.Event(), threading.Event()
+
+    def send() -> None:
+        with tls.server().wrap_socket(theirs, server_side=True) if over_tls else theirs as wire:
+            assert asked.wait(5)
+            wire.sendall(STREAM + flood)
+            assert done.wait(5)
+
+    sender = threading.Thread(target=send)
+    sender.start()
 
     async def story(house: InProcess) -> None:
         loop = asyncio.get_running_loop()
         house.pool.idle.clear()
         ours.setblocking(False)
-        await loop.create_connection(lambda: house.upstream, sock=ours)
+        if over_tls:
+            tcp, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+            await secure(tcp, house.upstream, client_context(ca_file=tls.CA), server_name="127.0.0.1")
+        else:
+            await loop.create_connection(lambda: house.upstream, sock=ours)
         assert house.pool.give(house.upstream)
         client, transport = house.gateway.clients.connection(), Turns()
         client.connection_made(transport)
         client.data_received(chat(stream=True))
-        sender.start()
+        asked.set()
         while transport.bytes < len(flood) * len(EVENT) // len(chunk(EVENT)):
             await asyncio.sleep(0)
             transport.turn += 1
+        done.set()
         assert max(transport.large.values()) == 1
         client.connection_lost(None)
 
-    with listener, theirs:
+    with listener:
         play(story)
         sender.join()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.wire import answers
+from tests.wire import answers, tls
 from tests.wire.accepted import Gate
 from tests.wire.client import Client, chat_request
 from tests.wire.process import Configuration, Gateway, free_port, wait_until
@@ -88,11 +88,14 @@ def test_a_connection_is_given_up_after_an_answer_that(gateway: Gateway, upstrea
     assert [request.index for request in upstream.requests] == [0, 0]
 
 
+@pytest.mark.parametrize("over_tls", [False, True], ids=["plain", "TLS"])
 def test_an_answer_that_comes_before_the_request_is_sent_is_relayed_and_the_connection_given_up(
-    stage: Stage,
+    stage: Stage, over_tls: bool
 ) -> None:
-    upstream = stage.upstream(at_head(answers.error(413, "too much")), receive_buffer=4096)
-    gateway = stage.gateway(configuration(backend(upstream)))
+    secure = tls.server() if over_tls else None
+    upstream = stage.upstream(at_head(answers.error(413, "too much")), tls=secure, receive_buffer=4096)
+    trust = {"tls": {"ca_file": tls.CA}} if over_tls else {}
+    gateway = stage.gateway(configuration(backend(upstream, **trust)))
     body = chat_request(user="x" * 8_000_000)
     response = gateway.ask("POST", CHAT, body)
     assert (response.status, response.body) == (413, answers.error_body("too much"))
