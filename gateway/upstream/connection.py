@@ -265,8 +265,12 @@ class UpstreamConnection(asyncio.Protocol):
         if self.state is not CLOSED:
             self.state = UPSTREAM_MOVES[self.state][CLOSED]
             self._pool.closed(self)
-        if self._transport is not None:
-            self._transport.abort()
+        transport = self._transport
+        if transport is not None:
+            # A transport whose connect was cancelled keeps its protocol: only letting go of it frees both.
+            self._transport = None
+            del self.is_closing
+            transport.abort()
 
     def _crashed(self, error: Exception, receiver: Receiver | None) -> None:
         self._pool.crashed(error)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -174,3 +175,68 @@ def test_a_peer_that_speaks_before_it_is_asked_is_not_asked(monkeypatch: pytest.
     with running() as runner, pytest.raises(OSError):
         runner.run(pool.open())
     assert transport.aborted and not pool.all
+
+
+async def cancelled_as_it_connected(pool: Pool) -> None:
+    """At the one moment in which the loop has made a connection of which nobody else knows."""
+    task = asyncio.create_task(pool.open())
+    while not any(connection._transport for connection in pool.all):
+        assert not task.done()
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def cancelled_at_once(pool: Pool) -> None:
+    task = asyncio.create_task(pool.open())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def cancelled_in_its_handshake(pool: Pool) -> None:
+    """Of TLS, with a peer that says nothing."""
+    task = asyncio.create_task(pool.open())
+    await turns()
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def given_up(pool: Pool) -> None:
+    (await pool.open()).abort()
+
+
+async def left(pool: Pool) -> None:
+    connection = await pool.open()
+    connection.eof_received()
+
+
+STORIES = [
+    (cancelled_as_it_connected, None),
+    (cancelled_at_once, None),
+    (cancelled_in_its_handshake, client_context()),
+    (given_up, None),
+    (left, None),
+]
+
+
+@pytest.mark.parametrize(("story", "context"), STORIES, ids=[story.__name__ for story, _ in STORIES])
+def test_a_connection_that_is_over_is_freed_without_the_collector(
+    story: Callable[[Pool], Awaitable[None]], context: ssl.SSLContext | None
+) -> None:
+    async def run() -> list[object]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            pool = pool_of(listener.getsockname()[1], context)
+            gc.collect()
+            gc.disable()
+            try:
+                await story(pool)
+                assert not pool.all
+                await turns()  # the loop lets go of a closed handle in a later one
+                return [thing for thing in gc.get_objects() if isinstance(thing, UpstreamConnection)]
+            finally:
+                gc.enable()
+
+    with running() as runner:
+        assert runner.run(run()) == []
