@@ -12,7 +12,7 @@ import asyncio
 import ssl
 from collections import deque
 from enum import Enum
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from gateway import sockets
 from gateway.admission.proxies import Proxies
@@ -55,28 +55,31 @@ MOVES: Final[dict[Stage, frozenset[Stage]]] = {
 }
 
 
-class Arrivals:
-    """All arrivals of one worker. *tls* is None where the listener speaks plain text."""
+class Terms(NamedTuple):
+    """What is asked of those that arrive. *tls* is None where the listener speaks plain text."""
 
-    def __init__(
-        self,
-        clients: Clients,
-        proxies: Proxies,
-        failures: Family[Counter],
-        *,
-        tls: ssl.SSLContext | None,
-        proxy_protocol: bool,
-        handshake_timeout: float,
-        max_handshakes: int,
-    ) -> None:
+    tls: ssl.SSLContext | None
+    #: Those that begin with a PROXY header; None where nobody does.
+    proxies: Proxies | None
+    #: Seconds.
+    handshake_timeout: float
+    max_handshakes: int
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is: if not, a socket is a client's connection at once."""
+        return self.tls is not None or self.proxies is not None
+
+
+class Arrivals:
+    """All arrivals of one worker. Another configuration sets other `terms`."""
+
+    def __init__(self, clients: Clients, failures: Family[Counter], terms: Terms) -> None:
         self.clients = clients
         self.clock = clients.clock
-        self.tls = tls
-        self.handshake_timeout = handshake_timeout
+        self.terms = terms
         self.open: set[Arrival] = set()
-        self._proxies = proxies if proxy_protocol else None
         self._failures = failures
-        self._max_handshakes = max_handshakes
         #: The eldest first.
         self._shaking: dict[Arrival, None] = {}
         self._queue: deque[Arrival] = deque()
@@ -87,7 +90,7 @@ class Arrivals:
 
     def expects_header(self, address: str) -> bool:
         """Whether a connection from *address* begins with a PROXY header."""
-        return self._proxies is not None and self._proxies.trusts(address)
+        return self.terms.proxies is not None and self.terms.proxies.trusts(address)
 
     def failed(self, reason: str, address: str) -> None:
         """Count one that will be no client's connection."""
@@ -96,7 +99,7 @@ class Arrivals:
 
     def enter(self, arrival: Arrival) -> bool:
         """Take a place among the handshakes, or wait for one: then `Arrival.begin` is called in its turn."""
-        if len(self._shaking) < self._max_handshakes and not self._queue:
+        if len(self._shaking) < self.terms.max_handshakes and not self._queue:
             self._shaking[arrival] = None
             return True
         self._queue.append(arrival)
@@ -105,7 +108,7 @@ class Arrivals:
     def release(self, arrival: Arrival) -> None:
         """*arrival* shakes no hands any more: its place is the next one's."""
         self._shaking.pop(arrival, None)
-        while self._queue and len(self._shaking) < self._max_handshakes:
+        while self._queue and len(self._shaking) < self.terms.max_handshakes:
             following = self._queue.popleft()
             if following.stage is Stage.QUEUED:
                 self._shaking[following] = None
@@ -201,7 +204,7 @@ class Arrival(asyncio.Protocol):
     def _greet(self, rest: bytes) -> None:
         """Nothing stands before TLS any more; *rest* came behind it."""
         everyone = self._all
-        if everyone.tls is None:
+        if everyone.terms.tls is None:
             self._go()
             client = everyone.clients.connection(self.address)
             self._raw.set_protocol(client)
@@ -210,7 +213,7 @@ class Arrival(asyncio.Protocol):
                 client.data_received(rest)
             return
         self._move(Stage.GREETING)
-        self.deadline = everyone.clock.now + everyone.handshake_timeout
+        self.deadline = everyone.clock.now + everyone.terms.handshake_timeout
         if rest:
             self._enter(rest)
 
@@ -225,13 +228,15 @@ class Arrival(asyncio.Protocol):
     def begin(self) -> None:
         """A place among the handshakes is free."""
         everyone = self._all
-        assert everyone.tls is not None
+        assert everyone.terms.tls is not None
         if self.stage is Stage.QUEUED:
             self._raw.resume_reading()
-            self.deadline = everyone.clock.now + everyone.handshake_timeout  # waiting was no fault of the client's
+            self.deadline = (
+                everyone.clock.now + everyone.terms.handshake_timeout
+            )  # waiting was no fault of the client's
         self._move(Stage.SHAKING)
         self.began = everyone.clock.now
-        self._tls = tls = TlsConnection(self._raw, everyone.tls)
+        self._tls = tls = TlsConnection(self._raw, everyone.terms.tls)
         data, self._held = self._held, b""
         self._shake(tls, data)
 
@@ -264,7 +269,7 @@ class Arrival(asyncio.Protocol):
         everyone.release(self)
         if plain and not self._raw.is_closing():
             self._raw.write(PLAIN_TEXT)
-        self._farewell = Farewell(self._raw, everyone.clock, everyone.handshake_timeout)
+        self._farewell = Farewell(self._raw, everyone.clock, everyone.terms.handshake_timeout)
         self._farewell.close(client_ended=False)
         self.deadline = self._farewell.deadline
 

@@ -167,6 +167,10 @@ class Backend(Protocol):
         `attempt.whole` stands for head, feed and end of an answer that came in one piece.
         """
 
+    @property
+    def busy(self) -> bool:
+        """Whether a task of it runs."""
+
     async def close(self) -> None:
         """End idle connections and tasks; called once, after the last call."""
 

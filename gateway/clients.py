@@ -7,6 +7,7 @@ Owns `Limits` and `Clients`. It refuses a single socket (`gateway.downstream`) a
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import Final
 
 from gateway.admission.budget import ByteBudget
@@ -129,6 +130,17 @@ class Clients:
             except Exception as error:  # one connection's bug must not keep the others' deadlines from passing
                 self.log.error("a deadline's step raised", error=repr(error))
                 connection.abort()
+
+    def adopt(self, front: Front, limits: Limits, fields: FieldTable) -> None:
+        """Read new requests under another configuration; what is being read or answered goes on as it began."""
+        self.front, self.limits, self.fields = front, limits, fields
+        for connection in self.open:
+            connection.adopt()
+
+    def shed(self, count: int) -> None:
+        """Let *count* clients come back on a new connection: their next answer says Connection: close."""
+        for connection in islice(self.open, count):
+            connection.wear_out()
 
     @property
     def busy(self) -> bool:

@@ -230,6 +230,16 @@ class ClientConnection(ClientSocket):
 
     # Ends.
 
+    def adopt(self) -> None:
+        """The configuration changed: what was found out about this client and its heads no longer holds."""
+        front = self._all.front
+        self._open = front.open_forwarded if front.trusts(self.address) else front.open
+        self._heads = RequestHeads(self._all.fields, self._all.limits.head)
+
+    def wear_out(self) -> None:
+        """Take one more request at most."""
+        self._left = min(self._left, 1)
+
     def close_if_idle(self) -> None:
         """Take no further request after the one that is being read or answered; close at once if there is none."""
         self._left = 0

@@ -1,7 +1,8 @@
-"""The socket that clients connect to: an IP address and port, or a file.
+"""The sockets that clients connect to: an IP address and port, or a file.
 
-Owns how an address is bound, and the file of a unix socket from its making to its removal. It refuses to accept
-(`gateway.worker` hands the socket to its loop). Made by `gateway.worker`, one per process.
+Owns how an address is bound, one socket for each worker, and the file of a unix socket from its making to its removal.
+It refuses to accept (`gateway.worker` hands its socket to its loop). Made by `gateway.host`, one for all workers, which
+keeps every socket to the end.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import errno
 import os
 import socket
 import stat
-from typing import Final
+from typing import Any, Final
 
 from gateway.config.schema import UNIX, Server
 
@@ -23,19 +24,20 @@ class ListenError(Exception):
 
 
 class Listener:
-    """A socket that listens. `url` is where, as people write it."""
+    """Sockets that listen on one address. `url` is where, as people write it."""
 
-    def __init__(self, server: Server) -> None:
-        """Raises `ListenError`."""
+    def __init__(self, server: Server, count: int) -> None:
+        """One socket for each of *count* workers; all share the one of a file. Raises `ListenError`."""
         self._file: tuple[int, int] | None = None
         self._path = server.host.removeprefix(UNIX) if server.host.startswith(UNIX) else ""
         where = self._path or f"{server.host} port {server.port}"
         try:
-            self.sock = self._bind_file(server) if self._path else _bind_address(server)
+            self.socks = [self._bind_file(server)] * count if self._path else _bind_address(server, count)
         except OSError as error:
             raise ListenError(f"cannot listen on {where}: {error.strerror or error}") from None
-        self.sock.setblocking(False)
-        self.url = server.host if self._path else _url(self.sock)
+        for sock in self.socks:
+            sock.setblocking(False)
+        self.url = server.host if self._path else _url(self.socks[0], "https" if server.tls.cert else "http")
 
     def _bind_file(self, server: Server) -> socket.socket:
         """Bind beside the path and move the file there: it appears listening and with its mode, or not at all."""
@@ -63,7 +65,8 @@ class Listener:
     def close(self) -> None:
         """End listening, wherever it began; harmless when done before."""
         self.remove()
-        self.sock.close()
+        for sock in self.socks:
+            sock.close()
 
     def remove(self) -> None:
         """Remove the file of a unix socket, unless somebody else's stands there by now."""
@@ -99,25 +102,46 @@ def _remove(path: str) -> None:
         pass  # it is gone, or it is somebody else's business
 
 
-def _bind_address(server: Server) -> socket.socket:
+def _bind_address(server: Server, count: int) -> list[socket.socket]:
+    """*count* sockets, between which the kernel shares connections out.
+
+    A plain bind comes first: with SO_REUSEPORT alone a second gateway would take half of the first one's connections
+    without a word.
+    """
     host = server.host.strip("[]")
     found = socket.getaddrinfo(host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # A name may have addresses of both kinds: the older one is what it always meant.
-    family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-    sock = socket.socket(family, kind, protocol)
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    with _bound(family, address, shared=False) as probe:
+        address = probe.getsockname()
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            sockets.append(_bound(family, address, shared=True))
+            sockets[-1].listen(server.backlog)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bound(family: int, address: Any, *, shared: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             # "[::]" means every address of this machine, whatever net.ipv6.bindv6only says.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind(address)
-        sock.listen(server.backlog)
     except OSError:
         sock.close()
         raise
     return sock
 
 
-def _url(sock: socket.socket) -> str:
+def _url(sock: socket.socket, scheme: str) -> str:
     host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

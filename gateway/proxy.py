@@ -38,10 +38,10 @@ _NOT_RELAYED_WHOLE: Final = frozenset({204, 304, 401})
 class Proxy:
     """The steps. `begin` is called by the client's connection, the others by the attempt's backend."""
 
-    __slots__ = ("_clock", "_routes", "_settler", "_standing", "active")
+    __slots__ = ("_clock", "_settler", "_standing", "active", "routes")
 
     def __init__(self, routes: Routes, standing: Standing, settler: Settler, clock: Clock) -> None:
-        self._routes = routes
+        self.routes = routes
         self._standing = standing
         self._settler = settler
         self._clock = clock
@@ -67,7 +67,7 @@ class Proxy:
 
     def _find_route(self, call: Call) -> Fault | None:
         model = call.model
-        route = self._routes.exact.get(model) or self._routes.find(model)
+        route = self.routes.exact.get(model) or self.routes.find(model)
         principal = call.principal
         if route is None or (principal is not None and not principal.may_use(model)):
             return self._judge_model(call, route)
@@ -87,7 +87,7 @@ class Proxy:
         if route is not None:
             text = f"This key may not use the model '{model}'."
             return Fault(Side.CLIENT, Kind.MODEL_FORBIDDEN, text, param="model")
-        if not self._routes.complete:
+        if not self.routes.complete:
             text = "A backend has not yet told which models it serves; try again soon."
             return Fault(Side.GATEWAY, Kind.MODELS_UNKNOWN, text)
         return Fault(Side.CLIENT, Kind.UNKNOWN_MODEL, f"The model '{model}' does not exist.", param="model")

@@ -121,6 +121,11 @@ class Settler:
         self._upstreams: dict[str, _Cells] = {}
         self._endings = {"--": measures.endings.child("--")}
 
+    def forget_doors(self) -> None:
+        """Doors are another configuration's from now on."""
+        self.count()
+        self._by_door.clear()
+
     def retried(self, peer: Peer, fault: Fault) -> None:
         """A call goes on after *fault* at *peer*."""
         self._measures.retries.child(peer.backend.name, fault.retry.name.lower()).value += 1

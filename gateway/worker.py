@@ -1,7 +1,7 @@
-"""One process that serves: its loop, its listener, its signals, and the drain in numbered stages.
+"""One process that serves: its loop, its listener, and the drain in numbered stages.
 
 Owns the order in which things start and end. It refuses to wire (`gateway.build`) and to serve (everything else).
-Called by `gateway.cli.serve`.
+Called in a process of its own by `gateway.host`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Final
 import uvloop
 
 from gateway.build import Gateway
+from gateway.channel import Adopt, Adopted, Channel, Closing, Failed, Leave, Ready
 from gateway.config.schema import Config
 from gateway.errors import Fault, Kind, Side
-from gateway.listener import Listener
+from gateway.page import Seat
 
 #: Seconds that cut or finished answers get to leave before their sockets are closed.
 FLUSH_TIME: Final = 2.0
@@ -28,69 +29,92 @@ LOOK_INTERVAL: Final = 0.05
 GC_THRESHOLD: Final = 50_000
 
 
-def run(config: Config, ready: Callable[[str], None]) -> int:
-    """Serve until a signal ends it; *ready* is told the URL once connections are accepted. Returns the exit status.
-
-    Raises `ListenError` where the address cannot be listened on.
-    """
-    listener = Listener(config.server)
+def run(config: Config, generation: int, sock: socket.socket, seat: Seat, control: Channel) -> int:
+    """Serve on *sock* until told to leave. Returns the exit status."""
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Worker(config, listener).serve(ready))
-    finally:
-        listener.close()
+            return runner.run(Worker(config, generation, sock, seat, control).serve())
+    except (OSError, ValueError) as error:
+        # A log that cannot be opened, a certificate that cannot be read, mock options.
+        control.send(Failed(str(error)))
+        return 2
 
 
 class Worker:
-    """Starts, waits for a signal, drains."""
+    """Starts, waits until it is told to leave, drains."""
 
-    def __init__(self, config: Config, listener: Listener) -> None:
-        self._config = config
-        self._listener = listener
-        self._signals: list[signal.Signals] = []
-        self._signalled = asyncio.Event()
+    def __init__(self, config: Config, generation: int, sock: socket.socket, seat: Seat, control: Channel) -> None:
+        self._gateway = Gateway(config, seat, generation)
+        self._sock = sock
+        self._control = control
+        #: How often it was told to leave; the second time cuts the waiting short.
+        self._asked = 0
+        self._leave = Leave()
+        self._told = asyncio.Event()
+        #: Discoveries of former configurations that are ending.
+        self._closing: set[asyncio.Task[None]] = set()
 
-    async def serve(self, ready: Callable[[str], None]) -> int:
+    async def serve(self) -> int:
         loop = asyncio.get_running_loop()
-        gateway = Gateway(self._config)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signal, number)
+        gateway = self._gateway
+        loop.add_reader(self._control.fileno(), self._hear)
+        loop.add_signal_handler(signal.SIGTERM, self._go, Leave(pre_stop=True))
         gateway.clients.start(loop)
         gateway.clock.start(loop)
-        sock = self._listener.sock
-        create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-        server = await create(gateway.accept, sock=sock, backlog=self._config.server.backlog)
+        create = loop.create_unix_server if self._sock.family == socket.AF_UNIX else loop.create_server
+        server = await create(gateway.accept, sock=self._sock, backlog=gateway.generation.config.server.backlog)
         for discovery in gateway.discoveries:
             discovery.start()
-        url = self._listener.url
-        if self._config.server.tls.cert:
-            url = url.replace("http:", "https:", 1)
-        gateway.log.info("listening", url=url)
-        gateway.lines.flush()
         # What lives now lives for ever: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        ready(url)
-        await self._signalled.wait()
+        self._control.send(Ready())
+        await self._told.wait()
         await self._drain(gateway, server)
         return 0
 
-    def _signal(self, number: signal.Signals) -> None:
-        self._signals.append(number)
-        self._signalled.set()
+    def _hear(self) -> None:
+        messages = self._control.receive()
+        if messages is None:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())  # the supervisor is dead, and so are we
+            return
+        for message in messages:
+            match message:
+                case Leave():
+                    self._go(message)
+                case Adopt(generation, config):
+                    self._adopt(generation, config)
+
+    def _adopt(self, generation: int, config: Config) -> None:
+        """Serve new calls under *config*, and say so; a reason why it cannot be leaves everything as it is."""
+        refusal = ""
+        try:
+            for discovery in self._gateway.adopt(generation, config):
+                self._closing.add(task := asyncio.get_running_loop().create_task(discovery.close()))
+                task.add_done_callback(self._closing.discard)
+            for discovery in self._gateway.discoveries:
+                discovery.start()
+        except Exception as error:
+            refusal = str(error) or repr(error)
+        self._control.send(Adopted(generation, refusal))
+
+    def _go(self, leave: Leave) -> None:
+        self._asked += 1
+        self._leave = leave
+        self._told.set()
 
     async def _drain(self, gateway: Gateway, server: asyncio.Server) -> None:
         """Go down without breaking a promise; a second signal skips the waiting."""
-        settings = self._config.server
-        gateway.log.info("draining", signal=self._signals[0].name, calls=len(gateway.proxy.active))
+        settings = gateway.generation.config.server
+        gateway.log.info("draining", calls=len(gateway.proxy.active))
         # 1. Readiness says no, but connections are accepted: load balancers take a moment to notice.
         gateway.drain.begun = True
-        if self._signals[0] is signal.SIGTERM:
+        if self._leave.pre_stop:
             await self._wait(settings.pre_stop, lambda: False)
         # 2. No new connections.
         server.close()
-        self._listener.remove()
+        self._control.send(Closing())
         # 3. Idle connections close now, the others after their answer.
         gateway.clients.drain()
         # 4. Calls run on, up to the drain's time.
@@ -117,6 +141,6 @@ class Worker:
         """Wait until *over*, at most *seconds*; not at all after a second signal, unless *patient*."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while not over() and loop.time() < end and (patient or len(self._signals) < 2):
+        while not over() and loop.time() < end and (patient or self._asked < 2):
             # What is waited for is a set that empties in many places; asking is simpler than telling.
             await asyncio.sleep(min(LOOK_INTERVAL, max(0.0, end - loop.time())))

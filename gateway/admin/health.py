@@ -19,11 +19,12 @@ _JSON = b"application/json"
 
 
 class Health:
-    """*draining* tells whether the worker goes down: it still serves, but wants no new callers."""
+    """*generation* is the configuration's number. *draining*: the worker still serves, but wants no new callers."""
 
-    def __init__(self, routes: Routes, clock: Clock, draining: Callable[[], bool]) -> None:
+    def __init__(self, routes: Routes, clock: Clock, generation: int, draining: Callable[[], bool]) -> None:
         self._routes = routes
         self._clock = clock
+        self._generation = generation
         self._draining = draining
 
     def live(self, call: Call) -> Answer:
@@ -45,6 +46,7 @@ class Health:
         body = {
             "status": status,
             "version": __version__,
+            "generation": self._generation,
             "backends": {"total": len(groups), "healthy": healthy, "unhealthy": len(groups) - healthy},
         }
         return Answer(200, _JSON, orjson.dumps(body))

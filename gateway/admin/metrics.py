@@ -15,12 +15,12 @@ _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """*catch_up* counts what was not yet counted; it is called before each answer."""
+    """*catch_up* counts what was not yet counted, *merged* adds up what all workers counted; in this order."""
 
-    def __init__(self, registry: Registry, catch_up: Callable[[], None]) -> None:
-        self._registry = registry
+    def __init__(self, catch_up: Callable[[], None], merged: Callable[[], Registry]) -> None:
         self._catch_up = catch_up
+        self._merged = merged
 
     def scrape(self, call: Call) -> Answer:
         self._catch_up()
-        return Answer(200, _TEXT, render(self._registry))
+        return Answer(200, _TEXT, render(self._merged()))

@@ -1,6 +1,6 @@
 """`headrace serve`: load the configuration and run the gateway.
 
-Owns the command's options and what it prints when it is ready. It refuses to serve (`gateway.worker`). Called by
+Owns the command's options and what it prints when it is ready. It refuses to serve (`gateway.host`). Called by
 `gateway.cli`.
 """
 
@@ -10,9 +10,9 @@ import argparse
 import os
 import sys
 
-from gateway import worker
+from gateway import host
 from gateway.config.load import ConfigError, load
-from gateway.config.schema import UNIX
+from gateway.config.schema import UNIX, Config
 from gateway.listener import ListenError
 
 _HINT = """Headrace listens on {url} with one mock backend. Try:
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--host", help="address to listen on (server.host)")
     parser.add_argument("--port", help="port to listen on, 0: any free one (server.port)")
+    parser.add_argument("--workers", help="processes that serve, 0: one per usable core (server.workers)")
     parser.add_argument("--log-level", help="debug, info, warning or error (logging.level)")
     parser.add_argument("--log-format", help="json or pretty (logging.format)")
 
@@ -43,23 +44,26 @@ def run(arguments: argparse.Namespace) -> int:
     overrides = {
         "server.host": arguments.host,
         "server.port": _number(arguments.port),
+        "server.workers": _number(arguments.workers),
         "logging.level": arguments.log_level,
         "logging.format": arguments.log_format,
     }
-    try:
-        config = load(arguments.config, os.environ, overrides)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    keys = [key.name for key in config.auth.keys]
-    first_try = [backend.name for backend in config.backends] == ["mock"] and keys == ["dev"]
+    first: list[Config] = []
+
+    def read() -> Config:
+        first.append(config := load(arguments.config, os.environ, overrides))
+        return config
 
     def ready(url: str) -> None:
-        if first_try:
+        keys = [key.name for key in first[0].auth.keys]
+        if [backend.name for backend in first[0].backends] == ["mock"] and keys == ["dev"]:
             print(_HINT.format(url=url, target=_target(url)), file=sys.stderr, flush=True)
 
     try:
-        return worker.run(config, ready)
+        return host.run(read, ready)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
     except ListenError as error:
         print(f"headrace: {error}", file=sys.stderr)
         return 2

@@ -66,6 +66,7 @@ class ServerTls(Section, frozen=True):
 class Server(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8080
+    workers: CountOrNone = 0
     socket_mode: str = "0660"
     backlog: Count = 2048
     max_connections: Count = 10_000

@@ -107,6 +107,11 @@ class Histogram:
             self._total += sum(samples)
             samples.clear()
 
+    def load(self, hits: list[int], total: float) -> None:
+        """Take what was counted elsewhere."""
+        self._hits = hits
+        self._total = total
+
     @property
     def hits(self) -> list[int]:
         self.fold()
@@ -137,8 +142,11 @@ class Family(Generic[Child]):
         make: Callable[[], Child],
         folded: Counter | None = None,
         limit: int = FAMILY_LIMIT,
+        shared: bool = True,
     ) -> None:
         # given
+        #: Whether the workers' values are added up; if not, each shows its own, which is the same for all.
+        self.shared = shared
         self.name = name
         self.help = help
         self.type = type
@@ -195,6 +203,10 @@ class Registry:
     def families(self) -> Iterable[AnyFamily]:
         return self._families.values()
 
+    def folded(self, family: str) -> None:
+        """Count a label set of *family* that found no place of its own."""
+        self._folded.child(family).value += 1
+
     def fold(self) -> None:
         """Fold every histogram; called at each sweep, so that what they keep is bounded by its interval."""
         for family in self._histograms:
@@ -208,8 +220,8 @@ class Registry:
         self._add(family)
         return family
 
-    def gauge(self, name: str, help: str, labels: tuple[str, ...] = ()) -> Family[Gauge]:
-        family = Family(name, help, Type.GAUGE, labels, Gauge, self._fold(name, labels), self._limit)
+    def gauge(self, name: str, help: str, labels: tuple[str, ...] = (), *, shared: bool = True) -> Family[Gauge]:
+        family = Family(name, help, Type.GAUGE, labels, Gauge, self._fold(name, labels), self._limit, shared)
         self._add(family)
         return family
 
@@ -252,7 +264,9 @@ class Measures:
         self._clients(registry)
         self._upstreams(registry)
         self._house(registry)
-        build = registry.gauge("gateway_build_info", "Always 1; its label tells the version.", ("version",))
+        build = registry.gauge(
+            "gateway_build_info", "Always 1; its label tells the version.", ("version",), shared=False
+        )
         build.child(version).value = 1
 
     def _clients(self, registry: Registry) -> None:

@@ -8,13 +8,13 @@ what comes from outside is a field's value, never part of it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from math import floor
 from time import gmtime, strftime, time
-from typing import Final
+from typing import Final, Protocol
 
-from gateway.observe.access import TEXT_LIMIT, AccessLog
+from gateway.observe.access import TEXT_LIMIT
 
 MASK: Final = "[redacted]"
 
@@ -76,10 +76,16 @@ class Stamp:
         return self._prefix + MILLIS[int(into * 1000)]
 
 
+class Lines(Protocol):
+    """Where messages go: `AccessLog` in a worker, `DirectLines` in the supervisor."""
+
+    def record(self, fields: Mapping[str, object]) -> None: ...
+
+
 class Log:
     """Messages at or above *level*. A call costs some microseconds, never waits and never raises."""
 
-    def __init__(self, lines: AccessLog, level: Level, stamp: Stamp) -> None:
+    def __init__(self, lines: Lines, level: Level, stamp: Stamp) -> None:
         self._lines = lines
         self._level = level
         self._stamp = stamp

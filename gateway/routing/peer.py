@@ -46,6 +46,11 @@ class PeerState:
         #: The running weight of smooth weighted round robin.
         self.turn = 0
 
+    def leave(self) -> None:
+        """The peer is no longer configured: what its last calls meet concerns nobody else."""
+        self._standing = Standing()
+        self._standing.doubtful = not self.proven
+
     def available(self, now: float) -> bool:
         return self.proven or now >= self.retry_at
 
@@ -101,13 +106,13 @@ class Peer:
 
     __slots__ = ("answer_line", "backend", "state", "url", "weight")
 
-    def __init__(self, backend: Backend, url: str, weight: int, standing: Standing) -> None:
+    def __init__(self, backend: Backend, url: str, weight: int, state: PeerState) -> None:
         self.backend = backend
         self.url = url
         #: What an answer's head says about where it came from.
         self.answer_line = b"x-upstream: " + backend.name.encode("latin-1", "replace") + b"\r\n"
         self.weight = weight
-        self.state = PeerState(standing)
+        self.state = state
 
     def __repr__(self) -> str:
         return f"<Peer {self.backend.name} {self.url} {self.state!r}>"

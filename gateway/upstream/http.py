@@ -138,6 +138,11 @@ class HttpBackend:
             return
         attempt.fail(fault)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a connection is being made."""
+        return bool(self._tasks)
+
     async def close(self) -> None:
         """Abort what runs, and wait for its tasks to be gone."""
         tasks = list(self._tasks)

@@ -132,6 +132,11 @@ class MockBackend:
         task.add_done_callback(self._running.discard)
         attempt.sent()
 
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is being given."""
+        return bool(self._running)
+
     async def close(self) -> None:
         """End what still runs, reporting nothing, and wait until it has."""
         running = list(self._running)

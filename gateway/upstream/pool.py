@@ -51,10 +51,12 @@ class Pool:
         "all",
         "connecting",
         "idle",
+        "name",
     )
 
     def __init__(
         self,
+        name: str,
         address: Address,
         *,
         max_idle: int,
@@ -62,6 +64,8 @@ class Pool:
         clock: Clock,
         on_crash: Callable[[Exception], None],
     ) -> None:
+        #: Its backend's.
+        self.name = name
         self._address = address
         self._max_idle = max_idle
         #: May shrink, when the peer tells that it closes sooner.
@@ -159,6 +163,17 @@ class Pool:
             connection.abort()
         for connection in [connection for connection, due in self._heads_due.items() if now >= due]:
             connection.head_is_late()
+
+    def set_options(self, max_idle: int, idle_timeout: float) -> None:
+        """As the configuration now in force has it."""
+        self._max_idle = max_idle
+        self._idle_timeout = idle_timeout
+
+    def retire(self) -> None:
+        """The peer is no longer configured: idle connections go now, the others after their answer."""
+        self._max_idle = 0
+        for connection in list(self.idle):
+            connection.abort()
 
     def close(self) -> None:
         """Abort every connection."""

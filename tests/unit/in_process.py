@@ -96,6 +96,7 @@ class InProcess:
         for backend in self.gateway.backends:
             await backend.close()
         assert self.gateway.lines.close(5.0)
+        self.gateway.seat.page.close()
 
     def connect(self, socket: object = None) -> tuple[ClientConnection, Transport]:
         """*socket* is what the kernel is asked about, where a test needs that."""

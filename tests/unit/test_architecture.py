@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("protocols.openai",),
     # values
     ("gateway.errors", "gateway.clock", "gateway.config.schema", "gateway.certificates"),
+    ("gateway.page", "gateway.deathsig"),
     ("gateway.call",),
     # what is counted and written; what is configured
     ("gateway.observe", "gateway.config"),
@@ -45,8 +46,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.tls",),
     ("gateway.arrival",),
     # wiring
+    ("gateway.upstreams",),
+    ("gateway.generation",),
     ("gateway.build",),
+    ("gateway.channel",),
     ("gateway.worker",),
+    ("gateway.supervisor",),
+    ("gateway.host",),
     ("gateway.cli",),
     ("gateway.__main__",),
 )
@@ -65,8 +71,15 @@ IMPURE = frozenset(
 
 #: Who reads configuration, and who is handed the whole of it. Everybody else is given the values that it uses: a
 #: single section of the schema at most.
-READ_CONFIG = ("gateway.config", "gateway.build", "gateway.cli")
-SEE_CONFIG = (*READ_CONFIG, "gateway.worker")
+READ_CONFIG = (
+    "gateway.config",
+    "gateway.build",
+    "gateway.generation",
+    "gateway.upstreams",
+    "gateway.host",
+    "gateway.cli",
+)
+SEE_CONFIG = (*READ_CONFIG, "gateway.worker", "gateway.channel", "gateway.supervisor")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from gateway.routing.balance import (
     RoundRobin,
     eligible,
 )
-from gateway.routing.peer import Peer, Standing
+from gateway.routing.peer import Peer, PeerState, Standing
 
 
 class Backend:
@@ -29,7 +29,7 @@ class Backend:
 
 def peers_of(*weights: int) -> list[Peer]:
     backend: Any = Backend()
-    peers = [Peer(backend, f"http://{at}", weight, Standing()) for at, weight in enumerate(weights)]
+    peers = [Peer(backend, f"http://{at}", weight, PeerState(Standing())) for at, weight in enumerate(weights)]
     for peer in peers:
         peer.state.answered()
     return peers
@@ -91,7 +91,7 @@ def test_where_all_were_tried_those_that_cool_down_are_still_left_out() -> None:
 
 def test_an_unproven_peer_is_eligible_until_its_trial_began() -> None:
     backend: Any = Backend()
-    peers = [*peers_of(1), Peer(backend, "http://1", 1, Standing())]
+    peers = [*peers_of(1), Peer(backend, "http://1", 1, PeerState(Standing()))]
     assert names(eligible(peers, 0.0)) == "ab"
     assert peers[1].state.begin(0.0)
     assert names(eligible(peers, 0.0)) == "a"

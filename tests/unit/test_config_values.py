@@ -96,6 +96,7 @@ def test_no_number_takes_nonsense(tmp_path: Path, key: str, value: str) -> None:
 ZERO_HAS_A_MEANING = {
     "server.port",  # the kernel picks a free one
     "server.pre_stop",
+    "server.workers",
     "server.drain_timeout",
     "defaults.timeouts.total",
     "backends.timeouts.total",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.routing.balance import LeastConnections
-from gateway.routing.peer import Peer, Standing
+from gateway.routing.peer import Peer, PeerState, Standing
 from gateway.routing.routes import Group, Policy, Route, Routes
 
 
@@ -20,7 +20,7 @@ class Backend:
 def group(name: str, *models: str, peers: int = 1, tries: int = 2, auto: bool = False, **renamed: str) -> Group:
     backend: Any = Backend(name)
     policy = Policy(LeastConnections(), tries=tries, inject_usage=True, first_byte=1.0, idle=1.0, total=0.0)
-    made = [Peer(backend, f"http://{name}:{at}", 1, Standing()) for at in range(peers)]
+    made = [Peer(backend, f"http://{name}:{at}", 1, PeerState(Standing())) for at in range(peers)]
     return Group(name, made, policy, {**{model: model for model in models}, **renamed}, auto=auto)
 
 

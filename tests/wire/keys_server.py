@@ -49,6 +49,10 @@ def port(stage: KeyStage) -> None:
     assert reachable("127.0.0.1", wanted)
 
 
+def workers(stage: KeyStage) -> None:
+    assert len(stage.start(stage.upstream(), server={"workers": 3}).workers) == 3
+
+
 def socket_mode(stage: KeyStage) -> None:
     path = stage.folder / "socket"
     stage.start(stage.upstream(), server={"host": f"unix:{path}", "socket_mode": "0600"})
@@ -59,7 +63,7 @@ def backlog(stage: KeyStage) -> None:
     """A gateway that stands still accepts nothing: the kernel completes as many connects as the backlog holds."""
     gateway = stage.start(stage.upstream(), server={"backlog": 4})
     sockets = [socket.socket() for _ in range(16)]
-    gateway.process.send_signal(signal.SIGSTOP)
+    os.kill(gateway.pid, signal.SIGSTOP)
     try:
         for one in sockets:
             one.setblocking(False)
@@ -67,7 +71,7 @@ def backlog(stage: KeyStage) -> None:
         time.sleep(0.1)
         done = sum(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 1 for one in sockets)
     finally:
-        gateway.process.send_signal(signal.SIGCONT)
+        os.kill(gateway.pid, signal.SIGCONT)
         for one in sockets:
             one.close()
     assert 1 <= done <= 6
@@ -232,7 +236,7 @@ def metrics_path(stage: KeyStage) -> None:
 
 
 CHECKS: dict[str, Check] = {
-    **{f"server.{check.__name__}": check for check in (host, port, socket_mode, backlog, max_connections)},
+    **{f"server.{check.__name__}": check for check in (host, port, workers, socket_mode, backlog, max_connections)},
     **{f"server.{check.__name__}": check for check in (head_limit, body_limit, media_body_limit, body_budget)},
     **{f"server.{check.__name__}": check for check in (header_timeout, body_timeout, half_close)},
     **{f"server.{check.__name__}": check for check in (keepalive_timeout, keepalive_requests)},

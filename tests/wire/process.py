@@ -132,6 +132,8 @@ class Gateway:
             self.manner["preface"] = b"PROXY UNKNOWN\r\n"
         if "port" not in server:
             args = (*args, "--port", str(self.port))
+        if "workers" not in server:
+            args = (*args, "--workers", "1")
         self._file = folder / "gateway.toml"
         self._file.write_text(to_toml(config))
         self._stdout = folder / "stdout"
@@ -147,7 +149,6 @@ class Gateway:
                 stdout=out,
                 stderr=err,
             )
-        self.pid = self.process.pid
         try:
             self._await_ready(ready_path)
             self.idle_fds = self._fds_at_rest()
@@ -156,6 +157,17 @@ class Gateway:
             raise
 
     # --- seen from outside ---
+
+    @property
+    def pid(self) -> int:
+        """The worker's process; the oldest one's where there are several."""
+        return self.workers[0]
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that serve, oldest first."""
+        pid = self.process.pid
+        return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
     @property
     def stdout(self) -> str:
@@ -185,8 +197,8 @@ class Gateway:
         return self.calls(**fields)[-1]
 
     def fds(self) -> int:
-        """How many file descriptors the process holds."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        """How many file descriptors the workers hold."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.workers)
 
     def rss(self) -> int:
         """Resident memory, bytes."""

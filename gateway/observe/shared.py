@@ -1,0 +1,127 @@
+"""What every worker of the host has counted, added up.
+
+Owns the way of the counters to the page and back. It refuses to count (`gateway.observe.counters`) and to know who
+lives (`gateway.supervisor`). One `SharedCounts` is made per worker by `gateway.build`.
+
+A worker counts in its own memory, where it is cheapest, and copies what changed into its row at each sweep; so what
+others see of it is at most one sweep old, and that much is lost when it is killed. A dead worker's sums are moved to
+the row of the supervisor (`bury`), so that no sum ever falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from gateway.observe.counters import Counter, Gauge, Histogram, Registry
+from gateway.page import Page, PageError, Row, Seat
+
+_NANO: Final = 1_000_000_000
+#: The first byte of an entry's name: whether the dead still count.
+_SUM, _LEVEL = b"s", b"l"
+
+_Labels = tuple[str, ...]
+
+
+class SharedCounts:
+    """*registry* is what this worker counts; *blank* makes a registry with the same families and nothing counted."""
+
+    __slots__ = ("_blank", "_page", "_places", "_registry", "_row", "_shown", "_unplaced")
+
+    def __init__(self, seat: Seat, registry: Registry, blank: Callable[[], Registry]) -> None:
+        self._page, self._row, _ = seat
+        self._registry = registry
+        self._blank = blank
+        #: Where each child stands in the row, and what the row says of it.
+        self._places: dict[tuple[str, _Labels], int] = {}
+        self._shown: dict[int, list[int]] = {}
+        #: Children for which the page had no room.
+        self._unplaced: set[tuple[str, _Labels]] = set()
+
+    def publish(self) -> None:
+        """Copy what changed into the row."""
+        cells, shown = self._row.metrics, self._shown
+        for family, labels, child in list(_children(self._registry)):
+            values = _values(child)
+            at = self._places.get((family, labels))
+            if at is None:
+                at = self._place(family, labels, child, len(values))
+                if at is None:
+                    continue
+            if shown.get(at) != values:
+                shown[at] = values
+                for index, value in enumerate(values, at):
+                    cells[index] = value
+
+    def _place(self, family: str, labels: _Labels, child: Counter | Gauge | Histogram, width: int) -> int | None:
+        if (family, labels) in self._unplaced:
+            return None
+        kind = _LEVEL if isinstance(child, Gauge) else _SUM
+        text = "\0".join((family, *labels))
+        try:
+            at = self._page.metrics.number(kind + text.encode("utf-8", "backslashreplace"), width)
+        except PageError:
+            return None  # the lock is held by a process that hangs; the next sweep tries again
+        if at is None:
+            self._unplaced.add((family, labels))
+            self._registry.folded(family)
+            return None
+        self._places[family, labels] = at
+        return at
+
+    def merged(self) -> Registry:
+        """Everything that the host has counted. Raises `PageError` while sums are on the move for too long."""
+        self.publish()
+        directory = self._page.metrics
+        sums: list[int] = []
+        for _ in self._page.steady():
+            directory.refresh()
+            count = directory.places
+            # The supervisor's row, the first one, holds the sums of the dead.
+            rows = [self._page.rows[0], self._row, *self._page.neighbours(self._row)]
+            sums = [sum(cells) for cells in zip(*(row.metrics[:count].tolist() for row in rows), strict=True)]
+        registry = self._blank()
+        families = {family.name: family for family in registry.families}
+        for name, at in directory.numbers.items():
+            family, *labels = name[1:].decode().split("\0")
+            if family in families:
+                _fill(families[family].child(*labels), sums[at : at + directory.widths[name]])
+        return registry
+
+
+def bury(page: Page, dead: Row) -> None:
+    """Move the sums of *dead*, whose process is gone, to the first row, and make the row fit for another."""
+    keeper = page.rows[0].metrics
+    with page.folding():
+        page.metrics.refresh()
+        for name, at in page.metrics.numbers.items():
+            if name[:1] == _SUM:
+                for index in range(at, at + page.metrics.widths[name]):
+                    keeper[index] += dead.metrics[index]
+        dead.clear()
+
+
+def _children(registry: Registry) -> Iterator[tuple[str, _Labels, Counter | Gauge | Histogram]]:
+    for family in registry.families:
+        if family.shared:
+            for labels, child in family.children.items():
+                yield family.name, labels, child
+
+
+def _values(child: Counter | Gauge | Histogram) -> list[int]:
+    """The cells of *child*: whole numbers, a histogram's sum in billionths."""
+    match child:
+        case Counter():
+            return [child.value]
+        case Gauge():
+            return [int(child.read())]
+        case Histogram():
+            return [*child.hits, int(child.total * _NANO)]
+
+
+def _fill(child: Counter | Gauge | Histogram, values: list[int]) -> None:
+    match child:
+        case Counter() | Gauge():
+            child.value = values[0]
+        case Histogram():
+            child.load(values[:-1], values[-1] / _NANO)

@@ -1,0 +1,239 @@
+"""The page: memory that all workers of one host share.
+
+Owns the layout, the rows, the directories and the lock. It refuses to know what is counted (`gateway.observe.host`)
+and who lives (`gateway.supervisor`). The supervisor makes one page; a worker is handed it with the number of its row.
+
+Two kinds of cells. **Own cells** stand in a row and have one writer, the process that the row belongs to: aligned
+int64 written through a memoryview that was cast to "q", which the processor stores whole (struct.pack_into zeroes first
+and was seen torn). **Common cells** (the header and the directories) change only under `Page.lock`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+_CELL: Final = 8
+_MAGIC: Final = 0x48454144_52414345  # "HEADRACE"
+#: Another number where the layout changes: an upgrade then begins with a new page.
+LAYOUT: Final = 1
+
+# The header's cells.
+_MAGIC_CELL, _LAYOUT_CELL, _ROWS_CELL, _FOLDS_CELL = range(4)
+_HEADER_CELLS: Final = 64
+
+#: The first cells of each row.
+PID, CONNECTIONS, GENERATION = range(3)
+_FIXED_CELLS: Final = 8
+#: Peers of all generations that live at once; those beyond are balanced by each worker's own count.
+PEERS_LIMIT: Final = 1024
+#: Cells of counters: a few for each label set, some twenty for a histogram's.
+METRIC_CELLS: Final = 64 << 10
+_ROW_CELLS: Final = _FIXED_CELLS + PEERS_LIMIT + METRIC_CELLS
+
+#: Bytes of each directory's names.
+_PEER_NAMES: Final = 256 << 10
+_METRIC_NAMES: Final = 2 << 20
+_ENTRY_HEAD: Final = 8
+
+#: Tries to take the lock, with a pause after each: a second in all. Its holder does microseconds of work.
+_LOCK_TRIES: Final = 2000
+_LOCK_PAUSE: Final = 0.0005
+
+
+class PageError(Exception):
+    """The page cannot be used; the text is for the operator."""
+
+
+class Row:
+    """The cells of one process: it alone writes them."""
+
+    __slots__ = ("cells", "metrics", "number", "peers")
+
+    def __init__(self, number: int, cells: memoryview[int]) -> None:
+        self.number = number
+        #: `PID`, `CONNECTIONS`, `GENERATION`.
+        self.cells = cells[:_FIXED_CELLS]
+        #: Calls in flight, by the peer's number in `Page.peers`.
+        self.peers = cells[_FIXED_CELLS : _FIXED_CELLS + PEERS_LIMIT]
+        #: What was counted, by the entries of `Page.metrics`.
+        self.metrics = cells[_FIXED_CELLS + PEERS_LIMIT :]
+
+    def clear(self) -> None:
+        """Make it as if nobody had used it; its writer must be dead."""
+        for part in (self.cells, self.peers, self.metrics):
+            part[:] = memoryview(bytes(len(part) * _CELL)).cast("q")
+
+    def __repr__(self) -> str:
+        return f"<Row {self.number} of {self.cells[PID]}>"
+
+
+class Seat(NamedTuple):
+    """A worker's place at the page, and how many workers there are."""
+
+    page: Page
+    row: Row
+    workers: int = 1
+
+
+def alone() -> Seat:
+    """A seat at a page of one's own, for a gateway without a supervisor."""
+    page = Page.make(2)
+    return Seat(page, page.rows[1])
+
+
+class Directory:
+    """Names with numbers, for all processes the same. Names are only ever added.
+
+    Each name takes *width* places in a row; its number is the first of them.
+    """
+
+    __slots__ = ("_count", "_lock", "_names", "_places", "_read", "_used", "numbers", "widths")
+
+    def __init__(self, page: Page, head: memoryview[int], names: memoryview[int], places: int) -> None:
+        self._lock = page.lock
+        #: Two common cells: bytes used in *names*, and places given away.
+        self._used = head
+        self._names = names
+        self._places = places
+        # read so far
+        self._read = 0
+        self._count = 0
+        #: By name, in the order of their making.
+        self.numbers: dict[bytes, int] = {}
+        self.widths: dict[bytes, int] = {}
+
+    def number(self, name: bytes, width: int = 1) -> int | None:
+        """The number of *name*, which is given one on first use; None where all are given away."""
+        known = self.numbers.get(name)
+        if known is not None:
+            return known
+        with self._lock():
+            self.refresh()
+            if name in self.numbers:
+                return self.numbers[name]
+            used, taken = self._used
+            end = used + _ENTRY_HEAD + len(name)
+            if taken + width > self._places or end > len(self._names):
+                return None
+            self._names[used + _ENTRY_HEAD : end] = name
+            self._names[used : used + 4] = width.to_bytes(4, "little")
+            self._names[used + 4 : used + 8] = len(name).to_bytes(4, "little")
+            self._used[1] = taken + width
+            self._used[0] = end  # last: whoever reads without the lock sees whole entries only
+            self.refresh()
+        return self.numbers[name]
+
+    def refresh(self) -> None:
+        """Learn the names that other processes added."""
+        used = self._used[0]
+        while self._read < used:
+            at = self._read
+            head = bytes(self._names[at : at + _ENTRY_HEAD])
+            width = int.from_bytes(head[:4], "little")
+            end = at + _ENTRY_HEAD + int.from_bytes(head[4:], "little")
+            name = bytes(self._names[at + _ENTRY_HEAD : end])
+            self.numbers[name] = self._count
+            self.widths[name] = width
+            self._count += width
+            self._read = end
+
+    @property
+    def places(self) -> int:
+        """Places given away, as far as this process knows."""
+        return self._count
+
+
+class Page:
+    """The shared memory, as one process sees it."""
+
+    def __init__(self, fd: int) -> None:
+        """Take the page behind *fd*, which the caller keeps. Raises `PageError`."""
+        size = os.fstat(fd).st_size
+        self.fd = fd
+        # A descriptor that came by fork shares its lock with the parent's: the lock needs an opening of its own.
+        self._lock_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        self._memory = mmap.mmap(fd, size)
+        whole = memoryview(self._memory)
+        header = whole[: _HEADER_CELLS * _CELL].cast("q")
+        if size < _HEADER_CELLS * _CELL or header[_MAGIC_CELL] != _MAGIC or header[_LAYOUT_CELL] != LAYOUT:
+            raise PageError("the shared page is of another version")
+        self._header = header
+        at = _HEADER_CELLS * _CELL
+        self.rows: list[Row] = []
+        for number in range(header[_ROWS_CELL]):
+            self.rows.append(Row(number, whole[at : at + _ROW_CELLS * _CELL].cast("q")))
+            at += _ROW_CELLS * _CELL
+        #: Peers' addresses and the calls in flight to them.
+        self.peers = Directory(self, header[8:10], whole[at : at + _PEER_NAMES], PEERS_LIMIT)
+        at += _PEER_NAMES
+        #: Label sets and their counters.
+        self.metrics = Directory(self, header[10:12], whole[at : at + _METRIC_NAMES], METRIC_CELLS)
+
+    @classmethod
+    def make(cls, rows: int) -> Page:
+        """A new page for *rows* processes. Untouched parts of it take no memory."""
+        fd = os.memfd_create("headrace-page", os.MFD_CLOEXEC)
+        os.ftruncate(fd, (_HEADER_CELLS + rows * _ROW_CELLS) * _CELL + _PEER_NAMES + _METRIC_NAMES)
+        with mmap.mmap(fd, mmap.PAGESIZE) as start:
+            header = memoryview(start)[: _HEADER_CELLS * _CELL].cast("q")
+            header[_ROWS_CELL] = rows
+            header[_LAYOUT_CELL] = LAYOUT
+            header[_MAGIC_CELL] = _MAGIC
+            header.release()
+        return cls(fd)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Change common cells. The kernel frees the lock when its holder dies. Raises `PageError` after a second."""
+        for _ in range(_LOCK_TRIES):
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_LOCK_PAUSE)
+        else:
+            raise PageError("the page's lock is held for too long")
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    @contextmanager
+    def folding(self) -> Iterator[None]:
+        """Move sums between rows: whoever reads sums meanwhile reads them again (`steady`)."""
+        with self.lock():
+            self._header[_FOLDS_CELL] += 1
+            try:
+                yield
+            finally:
+                self._header[_FOLDS_CELL] += 1
+
+    def neighbours(self, own: Row) -> list[Row]:
+        """The rows of the other processes that live."""
+        return [row for row in self.rows if row.cells[PID] and row.number != own.number]
+
+    def steady(self) -> Iterator[None]:
+        """Iterate once, and again while sums were moved between rows in the meantime."""
+        for _ in range(_LOCK_TRIES):
+            before = self._header[_FOLDS_CELL]
+            if before % 2 == 0:
+                yield
+                if self._header[_FOLDS_CELL] == before:
+                    return
+            time.sleep(_LOCK_PAUSE)
+        raise PageError("the page's sums do not come to rest")
+
+    def close(self) -> None:
+        """Let the descriptors go; the memory goes with the last row that somebody holds."""
+        os.close(self._lock_fd)
+        os.close(self.fd)
+
+    def __repr__(self) -> str:
+        live = sum(1 for row in self.rows if row.cells[PID])
+        return f"<Page of {len(self.rows)} rows, {live} live>"

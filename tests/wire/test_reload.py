@@ -1,0 +1,185 @@
+"""SIGHUP: another configuration is served by every worker, and nothing that runs is harmed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.wire import answers
+from tests.wire.accepted import Gate
+from tests.wire.client import KEY, Client, Incomplete, chat_request
+from tests.wire.process import Configuration, Gateway, to_toml, wait_until
+from tests.wire.stage import Stage, backend, configuration, merge
+from tests.wire.test_workers import held_stream, streams
+
+CHAT = "/v1/chat/completions"
+VERDICTS = ('"msg":"reloaded"', '"msg":"the configuration is refused')
+
+
+def reload(gateway: Gateway, config: Configuration | str) -> dict[str, Any]:
+    """Write *config*, send SIGHUP, and return what the log says of it within a second."""
+    said = Path(gateway.folder / "stdout")
+    seen = said.stat().st_size
+    text = config if isinstance(config, str) else to_toml(config)
+    # In place at once: a file that is half written is not what this tests.
+    new = gateway.folder / "new"
+    new.write_text(text)
+    os.replace(new, gateway.folder / "gateway.toml")
+    gateway.process.send_signal(signal.SIGHUP)
+
+    def verdict() -> Any:
+        with said.open() as file:
+            file.seek(seen)
+            lines = [line for line in file if any(word in line for word in VERDICTS) and line.endswith("\n")]
+        return json.loads(lines[0]) if lines else None
+
+    return dict(wait_until(verdict, lambda: f"a verdict\n{gateway.stdout[-2000:]}", timeout=5.0))
+
+
+def test_a_hundred_reloads_harm_no_call_and_no_stream(stage: Stage) -> None:
+    gate = Gate()
+    quick, slow = stage.upstream(), stage.upstream(held_stream(gate))
+    config = configuration(
+        backend(quick), backend(slow, name="beta", models=["s"]), server={"workers": 2}, logging={"level": "info"}
+    )
+    gateway = stage.gateway(config)
+    open_streams = streams(stage, gateway, 50, model="s")
+    stopped = threading.Event()
+    seen = Counter[str]()
+
+    def call() -> None:
+        client: Client | None = None
+        while not stopped.is_set():
+            client = client or Client(gateway.port, timeout=5.0)
+            try:
+                client.chat()
+                response = client.response()
+            except (OSError, Incomplete) as error:
+                seen[repr(error)] += 1
+                client.close()
+                client = None
+                continue
+            seen[str(response.status)] += 1
+            if response.header("connection") == "close":
+                client.close()
+                client = None
+        if client is not None:
+            client.close()
+
+    callers = [threading.Thread(target=call) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    try:
+        generation = 1
+        for number in range(100):
+            if number % 5 == 4:
+                verdict = reload(gateway, to_toml(config) + "\nnonsense = [")
+                assert verdict["level"] == "warning" and "gateway.toml" in verdict["reason"], verdict
+                continue
+            generation += 1
+            idle = f"{30 + number}s"
+            verdict = reload(gateway, merge(config, {"server": {"keepalive_timeout": idle}}))
+            assert verdict["generation"] == generation, verdict
+    finally:
+        stopped.set()
+        for caller in callers:
+            caller.join()
+    gate.open()
+    assert all(client.finish().complete for client in open_streams)
+    assert set(seen) == {"200"} and seen["200"] > 100, seen
+
+
+def test_connections_to_a_peer_that_stays_are_kept(stage: Stage) -> None:
+    upstream = stage.upstream()
+    config = configuration(backend(upstream))
+    gateway = stage.gateway(config)
+    assert gateway.ask("POST", CHAT, chat_request()).status == 200
+    assert reload(gateway, merge(config, {"auth": {"header": "X-Key"}}))["changed"] == "auth.header"
+    assert gateway.ask("POST", CHAT, chat_request()).status == 200
+    assert len(upstream.ledger.connections) == 1
+
+
+def test_a_peer_that_goes_ends_its_streams_in_peace_and_takes_no_new_call(stage: Stage) -> None:
+    gate = Gate()
+    old, new = stage.upstream([held_stream(gate), answers.model_server]), stage.upstream()
+    gateway = stage.gateway(configuration(backend(old)))
+    (client,) = streams(stage, gateway, 1)
+    verdict = reload(gateway, configuration(backend(new), server={"port": gateway.port}))
+    assert verdict["changed"] == "backends.alpha.endpoints"
+    assert gateway.ask("POST", CHAT, chat_request()).status == 200
+    assert len(new.ledger.requests) == 1 and len(old.ledger.requests) == 1
+    assert gateway.gauge("gateway_upstream_connections", state="busy") == 1
+    gate.open()
+    assert client.finish().complete
+    gateway.wait_gauge(0, "gateway_upstream_connections", state="busy")
+
+
+def test_a_key_that_goes_is_refused_on_connections_that_it_opened(stage: Stage) -> None:
+    config = configuration(backend(stage.upstream()))
+    gateway = stage.gateway(config)
+    client = stage.connect(gateway)
+    for _ in range(3):  # the head is read by pattern, and its key is not looked up again
+        client.chat()
+        assert client.response().status == 200
+    reload(gateway, merge(config, {"auth": {"keys": [{"name": "tester", "key": "another-key-for-tests"}]}}))
+    client.chat()
+    assert client.response().status == 401
+    assert gateway.ask("POST", CHAT, chat_request(), key="another-key-for-tests").status == 200
+    reload(gateway, config)
+    assert gateway.ask("POST", CHAT, chat_request(), key=KEY).status == 200
+
+
+def test_a_bad_file_changes_nothing_and_is_reported_with_file_key_and_reason(stage: Stage) -> None:
+    config = configuration(backend(stage.upstream()))
+    gateway = stage.gateway(config)
+    verdict = reload(gateway, merge(config, {"server": {"header_timeout": "soon"}}))
+    assert all(part in verdict["reason"] for part in ("gateway.toml", "server.header_timeout", "duration")), verdict
+    # Well formed, and not to be served: found out by trying, in no worker.
+    lost = backend("https://127.0.0.1:9", tls={"ca_file": "/nonexistent/ca.pem"})
+    verdict = reload(gateway, configuration(lost, server={"port": gateway.port}))
+    assert "ca" in verdict["reason"], verdict
+    assert gateway.ask("POST", CHAT, chat_request()).status == 200
+    assert gateway.ask("GET", "/health").json()["generation"] == 1
+
+
+def test_what_only_a_restart_changes_is_said(stage: Stage) -> None:
+    config = configuration(backend(stage.upstream()))
+    gateway = stage.gateway(config)
+    verdict = reload(gateway, merge(config, {"server": {"backlog": 77, "pre_stop": "1ms"}}))
+    assert verdict["after_restart"] == "server.backlog"
+    assert set(verdict["changed"].split(", ")) == {"server.backlog", "server.pre_stop"}
+
+
+def test_models_that_a_backend_told_are_not_forgotten(stage: Stage) -> None:
+    upstream = stage.upstream()
+    config = configuration(backend(upstream, models="auto", models_refresh="1h"))
+    gateway = stage.gateway(config)
+
+    def listed() -> list[str]:
+        return [model["id"] for model in gateway.ask("GET", "/v1/models").json()["data"]]
+
+    models = wait_until(listed, "the models are learnt")
+    upstream.answer = answers.whole(503, b"{}")
+    reload(gateway, merge(config, {"server": {"pre_stop": "1ms"}}))
+    assert listed() == models
+
+
+def test_a_worker_that_dies_comes_back_under_the_present_configuration(stage: Stage) -> None:
+    config = configuration(backend(stage.upstream()), server={"workers": 2})
+    gateway = stage.gateway(config)
+    assert reload(gateway, merge(config, {"server": {"pre_stop": "1ms"}}))["generation"] == 2
+    for pid in gateway.workers:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(gateway.workers) == 2 and all_answer(gateway, 2), "both are back", timeout=4.0)
+
+
+def all_answer(gateway: Gateway, generation: int) -> bool:
+    try:
+        return all(gateway.ask("GET", "/health").json()["generation"] == generation for _ in range(10))
+    except (OSError, Incomplete):
+        return False

@@ -1,0 +1,196 @@
+"""Several workers act as one: deaths, sums over all of them, balance, and the one port."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+from tests.wire import answers
+from tests.wire.accepted import Gate
+from tests.wire.client import Client, Incomplete, chat_request
+from tests.wire.process import ROOT, Gateway, wait_until
+from tests.wire.stage import Stage, backend, configuration
+from tests.wire.upstream import Exchange
+
+CHAT = "/v1/chat/completions"
+GONE = (OSError, Incomplete, AssertionError)
+
+
+def lives(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def owner(gateway: Gateway, client: Client) -> int:
+    """The worker that holds *client*'s connection."""
+    command = ["ss", "-tnpH", f"dport = :{client.address[1]}"]
+
+    def found() -> int:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return next((pid for pid in gateway.workers if f"pid={pid}," in listed), 0)
+
+    return int(wait_until(found, "the connection is accepted"))
+
+
+def streams(stage: Stage, gateway: Gateway, count: int, **more: str) -> list[Client]:
+    """*count* streams whose first event has come."""
+    clients = [stage.connect(gateway) for _ in range(count)]
+    for client in clients:
+        client.chat(stream=True, **more)
+        client.read_head()
+        client.read_events(1)
+    return clients
+
+
+def held_stream(gate: Gate) -> answers.Script:
+    def script(x: Exchange) -> None:
+        x.send(answers.head(200, answers.SSE_TYPE, ("transfer-encoding", "chunked")))
+        x.send(answers.chunk(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'))
+        x.stall(gate)
+        x.send(answers.chunk(answers.DONE) + answers.LAST_CHUNK)
+
+    return script
+
+
+def test_a_killed_worker_takes_its_own_streams_only_and_is_replaced(stage: Stage) -> None:
+    gate = Gate()
+    upstream = stage.upstream(held_stream(gate))
+    gateway = stage.gateway(configuration(backend(upstream), server={"workers": 2}))
+    open_streams = streams(stage, gateway, 24)
+    held = {client: owner(gateway, client) for client in open_streams}
+    victim = held[open_streams[0]]
+    assert len(set(held.values())) == 2, "the kernel gave every connection to one worker"
+    wait_until(lambda: gateway.gauge("gateway_in_flight_requests") == 24, "24 streams in flight")
+
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(gateway.workers) == 2 and victim not in gateway.workers, "a new worker", timeout=2.0)
+    survivors = sum(pid != victim for pid in held.values())
+    wait_until(lambda: gateway.gauge("gateway_in_flight_requests") == survivors, "the dead worker's calls are gone")
+    gate.open()
+    for client, pid in held.items():
+        try:
+            complete = client.finish().complete
+        except GONE:
+            complete = False
+        assert complete == (pid != victim)
+    # Both listeners answer: a connection goes to either.
+    for _ in range(40):
+        assert gateway.ask("GET", "/health/live").status == 200
+
+
+def test_no_worker_outlives_the_supervisor(stage: Stage) -> None:
+    gateway = stage.gateway(configuration(backend(stage.upstream()), server={"workers": 3}))
+    workers = gateway.workers
+    gateway.process.kill()
+    gateway.process.wait()
+    wait_until(lambda: not any(map(lives, workers)), "every worker is dead", timeout=2.0)
+
+
+def test_a_second_gateway_on_the_same_port_is_refused_in_one_line(stage: Stage) -> None:
+    gateway = stage.gateway(configuration(backend(stage.upstream()), server={"workers": 2}))
+    second = subprocess.run(
+        [sys.executable, "-m", "gateway", "serve", "--port", str(gateway.port)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+    assert second.returncode == 2
+    assert second.stderr == f"headrace: cannot listen on 127.0.0.1 port {gateway.port}: Address already in use\n"
+    assert gateway.ask("GET", "/health/live").status == 200
+
+
+def test_a_worker_that_cannot_start_is_told_in_one_line_and_nothing_stays(stage: Stage) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "gateway", "serve", "--port", "0", "--workers", "2"],
+        cwd=ROOT,
+        env={**os.environ, "GATEWAY_UPSTREAMS": "m=mock://x?nix=1", "GATEWAY_API_KEYS": "some-key-of-a-test"},
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("headrace: ") and run.stderr.count("\n") == 1, run.stderr
+
+
+def test_sums_over_all_workers_never_fall_also_when_workers_die(stage: Stage) -> None:
+    gateway = stage.gateway(configuration(backend(stage.upstream()), server={"workers": 3}))
+    answered = Counter[str]()
+    stopped = threading.Event()
+
+    def call() -> None:
+        while not stopped.is_set():
+            try:
+                if gateway.ask("POST", CHAT, chat_request()).status == 200:
+                    answered["calls"] += 1
+            except GONE:
+                answered["lost"] += 1
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    chance = random.Random(4)
+    seen: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    scrapes = 0
+    try:
+        while scrapes < 1000:
+            if scrapes % 250 == 100:
+                os.kill(chance.choice(gateway.workers), signal.SIGKILL)
+            try:
+                metrics = gateway.metrics()
+            except GONE:
+                continue
+            scrapes += 1
+            for family in metrics.families.values():
+                if family.type in ("counter", "histogram") and family.name.startswith("gateway_"):
+                    for sample in family.samples:
+                        key = (sample.name, tuple(sorted(sample.labels.items())))
+                        assert sample.value >= seen.get(key, 0.0), (key, scrapes)
+                        seen[key] = sample.value
+    finally:
+        stopped.set()
+        for caller in callers:
+            caller.join()
+    counted = gateway.metrics().value("gateway_requests_total", path=CHAT, status="200")
+    # What a killed worker had counted since its last sweep (50 ms) is lost with it: a few calls of each death.
+    assert answered["calls"] - 40 * 4 <= counted <= answered["calls"] + answered["lost"]
+    wait_until(lambda: len(gateway.workers) == 3, "every worker is back", timeout=3.0)
+
+
+def test_least_connections_counts_the_calls_of_all_workers(stage: Stage) -> None:
+    gate = Gate()
+    peers = [stage.upstream(held_stream(gate)) for _ in range(3)]
+    gateway = stage.gateway(configuration(backend(*peers), server={"workers": 4}))
+    streams(stage, gateway, 30)
+    at_each = [len(peer.ledger.requests) for peer in peers]
+    assert max(at_each) - min(at_each) <= 1, at_each
+    gate.open()
+
+
+def test_a_worker_with_far_more_connections_than_the_others_sheds_some(stage: Stage) -> None:
+    gateway = stage.gateway(configuration(backend(stage.upstream()), server={"workers": 2}))
+    stopped = gateway.workers[1]
+    os.kill(stopped, signal.SIGKILL)  # until it is back, every new connection that is accepted is the other's
+    clients: list[Client] = []
+    other = next(pid for pid in gateway.workers if pid != stopped)
+    while len(clients) < 60:
+        client = stage.connect(gateway)
+        if owner(gateway, client) == other:
+            clients.append(client)
+        else:
+            client.close()
+    time.sleep(0.2)  # two sweeps: each worker sees the other's count
+    closing = 0
+    for client in clients:
+        client.request("GET", "/health/live")
+        closing += client.response().header("connection") == "close"
+    assert 20 <= closing < 60
