@@ -160,7 +160,8 @@ def test_bytes_that_wait_to_be_sent_are_counted_though_they_are_encrypted_alread
 
 def pool_of(port: int, context: ssl.SSLContext | None = None) -> Pool:
     address = Address("127.0.0.1", port, context, "127.0.0.1")
-    return Pool(address, max_idle=1, idle_timeout=1.0, clock=Clock(), on_crash=lambda error: pytest.fail(repr(error)))
+    crashed = lambda error: pytest.fail(repr(error))  # noqa: E731
+    return Pool("alpha", address, max_idle=1, idle_timeout=1.0, clock=Clock(), on_crash=crashed)
 
 
 def test_a_peer_that_speaks_before_it_is_asked_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
