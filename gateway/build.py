@@ -92,6 +92,10 @@ class Gateway:
         """The protocol of a socket that was accepted."""
         return self.arrivals.connection() if self.arrivals.terms.asked else self.clients.connection()
 
+    def descriptors(self) -> int:
+        """File descriptors of all connections."""
+        return len(self.clients.open) + len(self.arrivals.open) + sum(len(pool.all) for pool in self.pools)
+
     @property
     def backends(self) -> list[Backend]:
         """Every one that may have a task, of former configurations too."""

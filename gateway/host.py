@@ -17,6 +17,7 @@ from gateway.build import Gateway
 from gateway.channel import Channel
 from gateway.config.changes import changed_keys, keep_settled, settled
 from gateway.config.schema import Config
+from gateway.gate import raise_limit
 from gateway.listener import Listener
 from gateway.observe.access import DirectLines, outlet
 from gateway.observe.logs import Level, Log, Stamp
@@ -53,6 +54,7 @@ def run(load: Callable[[], Config], ready: Callable[[str], None]) -> int:
     cannot be used, `OSError` or `ValueError` where a worker cannot start.
     """
     config = load()
+    raise_limit()
     count = config.server.workers or usable_cores()
     listener = Listener(config.server, count)
     # The first row is the supervisor's. A successor has one of its own while its predecessor drains.

@@ -139,7 +139,7 @@ class Supervisor:
                     if key.data.pid in self._children:  # it may have been buried a moment ago
                         self._hear(key.data)
                 else:
-                    for sent in set(os.read(woken, 4096)):
+                    for sent in os.read(woken, 4096):
                         self._signalled(signal.Signals(sent))
             self._restart()
         signal.set_wakeup_fd(-1)

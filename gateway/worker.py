@@ -19,6 +19,7 @@ from gateway.build import Gateway
 from gateway.channel import Adopt, Adopted, Channel, Closing, Failed, Leave, Ready
 from gateway.config.schema import Config
 from gateway.errors import Fault, Kind, Side
+from gateway.gate import Gate
 from gateway.page import Seat
 
 #: Seconds that cut or finished answers get to leave before their sockets are closed.
@@ -61,8 +62,16 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._go, Leave(pre_stop=True))
         gateway.clients.start(loop)
         gateway.clock.start(loop)
-        create = loop.create_unix_server if self._sock.family == socket.AF_UNIX else loop.create_server
-        server = await create(gateway.accept, sock=self._sock, backlog=gateway.generation.config.server.backlog)
+        gate = Gate(
+            self._sock,
+            gateway.generation.config.server.backlog,
+            gateway.accept,
+            gateway.descriptors,
+            gateway.measures.accept_pauses,
+            gateway.log,
+        )
+        await gate.open()
+        gateway.clock.every_sweep(gate.sweep)
         for discovery in gateway.discoveries:
             discovery.start()
         # What lives now lives for ever: the collector need not look at it again.
@@ -71,7 +80,7 @@ class Worker:
         gc.set_threshold(GC_THRESHOLD)
         self._control.send(Ready())
         await self._told.wait()
-        await self._drain(gateway, server)
+        await self._drain(gateway, gate)
         return 0
 
     def _hear(self) -> None:
@@ -104,7 +113,7 @@ class Worker:
         self._leave = leave
         self._told.set()
 
-    async def _drain(self, gateway: Gateway, server: asyncio.Server) -> None:
+    async def _drain(self, gateway: Gateway, gate: Gate) -> None:
         """Go down without breaking a promise; a second signal skips the waiting."""
         settings = gateway.generation.config.server
         gateway.log.info("draining", calls=len(gateway.proxy.active))
@@ -113,7 +122,8 @@ class Worker:
         if self._leave.pre_stop:
             await self._wait(settings.pre_stop, lambda: False)
         # 2. No new connections.
-        server.close()
+        gate.close()
+        self._sock.close()
         self._control.send(Closing())
         # 3. Idle connections close now, the others after their answer.
         gateway.clients.drain()

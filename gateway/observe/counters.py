@@ -336,6 +336,9 @@ class Measures:
         self.body_budget = registry.gauge(
             "gateway_body_budget_bytes", "Bytes of request bodies now held in memory."
         ).child()
+        self.accept_pauses = registry.counter(
+            "gateway_accept_pauses_total", "Times that accepting paused since too few file descriptors were left."
+        ).child()
         self.access_dropped = registry.counter(
             "gateway_access_dropped_total",
             "Log lines lost: too many were waiting, or they could not be written.",

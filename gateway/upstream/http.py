@@ -10,6 +10,7 @@ A warm call writes to an idle connection at once; only one that must connect get
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Sequence
 from typing import Final
@@ -130,8 +131,8 @@ class HttpBackend:
         except ssl.SSLError:
             text = "A secure connection to the upstream could not be made."
             fault = Fault(Side.UPSTREAM, Kind.UPSTREAM_TLS, text, Retry.UNSENT)
-        except OSError:
-            fault = Fault(Side.UPSTREAM, Kind.NO_PEER, "The upstream could not be reached.", Retry.UNSENT)
+        except OSError as error:
+            fault = _judge_connect(error)
         except Exception as error:
             target.pool.crashed(error)
             attempt.crashed()
@@ -199,3 +200,11 @@ class HttpBackend:
         if renamed is not None:
             fields = {**fields, "model": msgspec.Raw(msgspec.json.encode(renamed))}
         return join_fields(fields)
+
+
+def _judge_connect(error: OSError) -> Fault:
+    """Whose fault it is that no connection was made."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        # No peer is to blame, and no other would fare better.
+        return Fault(Side.GATEWAY, Kind.OUT_OF_BUDGET, "The gateway has no file descriptor left; try again soon.")
+    return Fault(Side.UPSTREAM, Kind.NO_PEER, "The upstream could not be reached.", Retry.UNSENT)

@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.tls",),
     ("gateway.arrival",),
     # wiring
+    ("gateway.gate",),
     ("gateway.upstreams",),
     ("gateway.generation",),
     ("gateway.build",),

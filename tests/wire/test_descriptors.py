@@ -1,0 +1,72 @@
+"""File descriptors that run out: accepting pauses before that, idly, and goes on."""
+
+from __future__ import annotations
+
+import resource
+import time
+
+from tests.wire.client import Client, chat_request
+from tests.wire.process import Gateway, wait_until
+from tests.wire.stage import Stage, backend, configuration
+
+CHAT = "/v1/chat/completions"
+LIMIT = 256
+
+
+def served(client: Client) -> bool:
+    """Whether a request on *client* is answered at once; a connection in the backlog is not."""
+    client.sock.settimeout(0.3)
+    client.timeout = 0.3
+    try:
+        client.request("GET", "/health/live")
+        return client.response().status == 200
+    except (OSError, AssertionError):
+        return False
+
+
+def limited(stage: Stage) -> Gateway:
+    gateway = stage.gateway(configuration(backend(stage.upstream()), server={"keepalive_timeout": "1h"}))
+    resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (LIMIT, LIMIT))
+    return gateway
+
+
+def test_accepting_pauses_before_the_last_descriptor_and_goes_on(stage: Stage) -> None:
+    gateway = limited(stage)
+    first = stage.connect(gateway)
+    assert served(first)
+    crowd = [stage.connect(gateway) for _ in range(300)]
+    wait_until(lambda: any("accepting pauses" in line["msg"] for line in gateway.log_lines()), "accepting pauses")
+    # Nine tenths of the limit, and what one turn of the loop accepted beyond.
+    wait_until(lambda: gateway.fds() >= 0.85 * LIMIT, "it is nearly full")
+    assert gateway.fds() < LIMIT
+    before = gateway.cpu()
+    time.sleep(1.0)
+    assert gateway.cpu() - before < 0.2, "it spins"
+    # Who is in is served, upstreams included: there are descriptors left for them.
+    first.request("POST", CHAT, chat_request())
+    first.sock.settimeout(5.0)
+    first.timeout = 5.0
+    assert first.response().status == 200
+    for client in crowd[:200]:
+        client.close()
+    wait_until(lambda: any("accepting goes on" in line["msg"] for line in gateway.log_lines()), "accepting goes on")
+    assert served(stage.connect(gateway))
+    assert gateway.gauge("gateway_accept_pauses_total") >= 1
+
+
+def test_a_connect_without_a_descriptor_is_no_fault_of_the_peer(stage: Stage) -> None:
+    gateway = stage.gateway(configuration(backend(stage.upstream())))
+    client = stage.connect(gateway)
+    assert served(client)
+    usual = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
+    fds = gateway.fds()
+    resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (fds, usual[1]))
+    client.sock.settimeout(5.0)
+    client.timeout = 5.0
+    client.request("POST", CHAT, chat_request())
+    response = client.response()
+    resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, usual)
+    assert (response.status, response.code) == (503, "overloaded")
+    assert response.header("retry-after") is not None
+    assert gateway.gauge("gateway_peer_cooldowns_total") == 0
+    assert gateway.ask("POST", CHAT, chat_request()).status == 200
