@@ -250,6 +250,10 @@ class Proxy:
     def failed(self, attempt: Attempt, fault: Fault) -> None:
         """The attempt broke: make another, or tell the client."""
         call = attempt.call
+        sink = attempt.sink
+        if fault.kind is Kind.UPSTREAM_LOST and isinstance(sink, EventSink) and sink.is_over:
+            self.end(attempt)
+            return
         now = self._clock.now
         # A worn-out connection says nothing about its peer; one that refuses or loses a fresh call cools down.
         lost = fault.retry in (Retry.UNSENT, Retry.REPEATABLE) and call.phase < PROBATION

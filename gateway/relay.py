@@ -167,6 +167,7 @@ class EventSink:
         "_chunked",
         "_client",
         "_clock",
+        "_open_ended",
         "_raw",
         "_said_end",
         "_tail",
@@ -187,6 +188,8 @@ class EventSink:
         self._raw = False
         #: The events said themselves that the stream is over: what counts where only the upstream's close ends it.
         self._said_end = True
+        #: Only the connection's end tells the end of the body.
+        self._open_ended = False
         self.at_last = clock.now
 
     def start(self, head: ResponseHead, payload: bytes, more: bytes) -> None:
@@ -199,7 +202,8 @@ class EventSink:
         if not any(line.startswith(b"cache-control:") for line in head.lines):
             more += b"cache-control: no-cache\r\n"
         start = answer_head(self._call, head, self._clock.date, framing, more)
-        self._said_end = head.chunked or head.length is not None
+        self._open_ended = not head.chunked and head.length is None
+        self._said_end = not self._open_ended
         events = self._whole_events(payload)
         self._client.begin(start + self._framed(events) if events else start)
 
@@ -243,6 +247,14 @@ class EventSink:
     def is_cut(self) -> bool:
         """Whether the end of the connection is all that ended the stream: nobody can tell that from a cut."""
         return not self._said_end and not says_end(self._tail)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the events said that the stream is over, where nothing else could say more than the connection's end.
+
+        Many servers end TLS by a bare FIN; what such a stream lacks is known from its events, not from that.
+        """
+        return self._open_ended and (self._said_end or says_end(self._tail))
 
     def _framed(self, payload: bytes) -> bytes:
         return chunk(payload) if self._chunked else payload
