@@ -6,6 +6,7 @@ Owns the wiring, and nothing that happens afterwards. Called by `gateway.worker`
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Final
 
 from gateway import __version__
@@ -18,9 +19,11 @@ from gateway.config import schema
 from gateway.generation import Generation
 from gateway.observe.access import AccessLog, outlet
 from gateway.observe.counters import Measures
+from gateway.observe.exposition import collectors
 from gateway.observe.logs import Level, Log, Stamp
+from gateway.observe.processes import HostProcesses
 from gateway.observe.shared import SharedCounts
-from gateway.page import CONNECTIONS, GENERATION, Seat, alone
+from gateway.page import CONNECTIONS, GENERATION, PID, Seat, alone
 from gateway.proxy import Proxy
 from gateway.settle import Settler
 from gateway.upstream.discovery import Discovery
@@ -49,6 +52,7 @@ class Gateway:
         self.seat = seat = seat or alone()
         self.measures = Measures(__version__)
         self.shared = SharedCounts(seat, self.measures.registry, lambda: Measures(__version__).registry)
+        self.system = collectors(HostProcesses(self._pids))
         self.clock = Clock()
         self.drain = Drain()
         self.lines = _lines(config.logging, self.measures)
@@ -95,6 +99,13 @@ class Gateway:
     def descriptors(self) -> int:
         """File descriptors of all connections."""
         return len(self.clients.open) + len(self.arrivals.open) + sum(len(pool.all) for pool in self.pools)
+
+    def _pids(self) -> list[int]:
+        """The supervisor's and every worker's; this process's alone where there is no supervisor."""
+        page, row, _ = self.seat
+        if not row.cells[PID]:
+            return [os.getpid()]
+        return [os.getppid(), row.cells[PID], *(other.cells[PID] for other in page.neighbours(row))]
 
     @property
     def backends(self) -> list[Backend]:

@@ -107,7 +107,7 @@ def _doors(
         "/v1/models": models.list,
     }
     if config.metrics.enabled:
-        operations[config.metrics.path] = Metrics(gateway.settler.count, gateway.shared.merged).scrape
+        operations[config.metrics.path] = Metrics(gateway.settler.count, gateway.shared.merged, gateway.system).scrape
 
     def is_open(path: str) -> bool:
         return any(fnmatchcase(path, pattern) for pattern in config.auth.bypass_paths)

@@ -14,8 +14,7 @@ from typing import Final
 from prometheus_client.exposition import generate_latest as text_of
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_of
 from prometheus_client.platform_collector import PlatformCollector
-from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import CollectorRegistry
+from prometheus_client.registry import Collector, CollectorRegistry
 
 from gateway.observe.counters import AnyFamily, Counter, Gauge, Histogram, Registry, Type
 
@@ -23,23 +22,29 @@ from gateway.observe.counters import AnyFamily, Counter, Gauge, Histogram, Regis
 TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-# They hold no state but where /proc is. The gc collector is left out: it hooks into every collection.
-PROCESS: Final = CollectorRegistry()
-ProcessCollector(registry=PROCESS)
-PlatformCollector(registry=PROCESS)
+
+def collectors(processes: Collector) -> CollectorRegistry:
+    """What is shown behind our own families: the *processes*, and the platform.
+
+    They hold no state but where /proc is. The gc collector is left out: it hooks into every collection.
+    """
+    registry = CollectorRegistry()
+    registry.register(processes)
+    PlatformCollector(registry=registry)
+    return registry
 
 
-def render(registry: Registry, openmetrics: bool = False) -> bytes:
-    """All families of *registry*, then the process's own. Called in the loop's thread, which alone counts."""
+def render(registry: Registry, system: CollectorRegistry, openmetrics: bool = False) -> bytes:
+    """All families of *registry*, then those of *system*. Called in the loop's thread, which alone counts."""
     lines: list[str] = []
     for family in registry.families:
         lines += _family(family, openmetrics)
     ours = "\n".join(lines) + "\n"
     # The process's part ends with OpenMetrics's end mark, so it stands last.
     if openmetrics:
-        rest: bytes = openmetrics_of(PROCESS)  # type: ignore[no-untyped-call]  # it has no annotations
+        rest: bytes = openmetrics_of(system)  # type: ignore[no-untyped-call]  # it has no annotations
     else:
-        rest = text_of(PROCESS)
+        rest = text_of(system)
     return ours.encode() + rest
 
 

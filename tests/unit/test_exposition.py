@@ -14,7 +14,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gateway.observe.counters import Measures, Registry
-from gateway.observe.exposition import render
+from gateway.observe.exposition import collectors, render
+from gateway.observe.processes import HostProcesses
 
 Parse = Callable[[str], Iterable[Any]]
 FORMATS = [
@@ -23,11 +24,13 @@ FORMATS = [
 ]
 TEXT = st.text(max_size=30) | st.text(alphabet='\\"\n\r{},= #n\u2028\x00', max_size=12)
 
+SYSTEM = collectors(HostProcesses(lambda: [os.getpid()]))
+
 
 def samples(registry: Registry, openmetrics: bool, parse: Parse) -> dict[tuple[str, frozenset[Any]], float]:
     """Every sample of *registry* as its parser reads it: name and labels to value."""
     found: dict[tuple[str, frozenset[Any]], float] = {}
-    for family in parse(render(registry, openmetrics).decode()):
+    for family in parse(render(registry, SYSTEM, openmetrics).decode()):
         for sample in family.samples:
             key = sample.name, frozenset(sample.labels.items())
             assert key not in found
@@ -59,7 +62,7 @@ def test_any_help_stays_on_its_line(openmetrics: bool, parse: Parse, help: str) 
     registry = Registry()
     registry.gauge("a", help)
     registry.counter("b_total", "B.").child().inc()
-    families = {family.name: family for family in parse(render(registry, openmetrics).decode())}
+    families = {family.name: family for family in parse(render(registry, SYSTEM, openmetrics).decode())}
     assert families["a"].type == "gauge" and families["b"].type == "counter"
     # prometheus_client's parsers drop white space at either end.
     assert families["a"].documentation.strip() == help.strip()
@@ -99,7 +102,7 @@ def test_what_is_no_number_is_said_so(openmetrics: bool, parse: Parse) -> None:
 def test_a_counter_stays_exact_past_what_a_float_holds(openmetrics: bool, parse: Parse) -> None:
     registry = Registry()
     registry.counter("a_total", "A.").child().inc(2**60 + 1)
-    assert f"a_total {2**60 + 1}\n".encode() in render(registry, openmetrics)
+    assert f"a_total {2**60 + 1}\n".encode() in render(registry, SYSTEM, openmetrics)
 
 
 @pytest.mark.parametrize(("openmetrics", "parse"), FORMATS)
@@ -129,7 +132,7 @@ def test_all_that_the_gateway_counts_can_be_scraped(openmetrics: bool, parse: Pa
     measures = Measures("1.2.3")
     for family in measures.registry.families:
         family.child(*[f"{label}-1" for label in family.labels])
-    families = {family.name: family for family in parse(render(measures.registry, openmetrics).decode())}
+    families = {family.name: family for family in parse(render(measures.registry, SYSTEM, openmetrics).decode())}
     for family in measures.registry.families:
         assert families[family.name.removesuffix("_total")].type == family.type.value
 
@@ -147,16 +150,16 @@ def test_the_process_itself_is_shown_too(openmetrics: bool, parse: Parse) -> Non
 def test_a_family_without_children_is_announced() -> None:
     registry = Registry()
     registry.counter("a_total", "What a is.", ("x",))
-    assert b"# HELP a_total What a is.\n# TYPE a_total counter\n" in render(registry)
+    assert b"# HELP a_total What a is.\n# TYPE a_total counter\n" in render(registry, SYSTEM)
 
 
 def test_openmetrics_ends_with_its_mark_and_the_older_format_has_none() -> None:
-    assert render(Registry(), openmetrics=True).endswith(b"\n# EOF\n")
-    assert b"EOF" not in render(Registry())
+    assert render(Registry(), SYSTEM, openmetrics=True).endswith(b"\n# EOF\n")
+    assert b"EOF" not in render(Registry(), SYSTEM)
 
 
 def test_openmetrics_escapes_quotes_in_help_and_the_older_format_does_not() -> None:
     registry = Registry()
     registry.gauge("a", 'The "a".')
-    assert b'# HELP a The \\"a\\".\n' in render(registry, openmetrics=True)
-    assert b'# HELP a The "a".\n' in render(registry)
+    assert b'# HELP a The \\"a\\".\n' in render(registry, SYSTEM, openmetrics=True)
+    assert b'# HELP a The "a".\n' in render(registry, SYSTEM)
