@@ -64,6 +64,11 @@ class Row:
         #: What was counted, by the entries of `Page.metrics`.
         self.metrics = cells[_FIXED_CELLS + PEERS_LIMIT :]
 
+    def release(self) -> None:
+        """Let go of the memory."""
+        for part in (self.cells, self.peers, self.metrics):
+            part.release()
+
     def clear(self) -> None:
         """Make it as if nobody had used it; its writer must be dead."""
         for part in (self.cells, self.peers, self.metrics):
@@ -143,6 +148,11 @@ class Directory:
             self._count += width
             self._read = end
 
+    def release(self) -> None:
+        """Let go of the memory."""
+        self._used.release()
+        self._names.release()
+
     @property
     def places(self) -> int:
         """Places given away, as far as this process knows."""
@@ -156,14 +166,14 @@ class Page:
         """Take the page behind *fd*, which the caller keeps. Raises `PageError`."""
         size = os.fstat(fd).st_size
         self.fd = fd
-        # A descriptor that came by fork shares its lock with the parent's: the lock needs an opening of its own.
-        self._lock_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
         self._memory = mmap.mmap(fd, size)
         whole = memoryview(self._memory)
         header = whole[: _HEADER_CELLS * _CELL].cast("q")
         if size < _HEADER_CELLS * _CELL or header[_MAGIC_CELL] != _MAGIC or header[_LAYOUT_CELL] != LAYOUT:
             raise PageError("the shared page is of another version")
         self._header = header
+        # A descriptor that came by fork shares its lock with the parent's: the lock needs an opening of its own.
+        self._lock_fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
         at = _HEADER_CELLS * _CELL
         self.rows: list[Row] = []
         for number in range(header[_ROWS_CELL]):
@@ -230,7 +240,13 @@ class Page:
         raise PageError("the page's sums do not come to rest")
 
     def close(self) -> None:
-        """Let the descriptors go; the memory goes with the last row that somebody holds."""
+        """Let go of the memory and its descriptors; nobody may use a row any more."""
+        for row in self.rows:
+            row.release()
+        self.peers.release()
+        self.metrics.release()
+        self._header.release()
+        self._memory.close()
         os.close(self._lock_fd)
         os.close(self.fd)
 

@@ -1,0 +1,165 @@
+"""The page that processes share: rows, directories, the lock, and sums that move."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gateway.observe.counters import Counter, Gauge, Measures
+from gateway.observe.shared import SharedCounts, bury
+from gateway.page import CONNECTIONS, METRIC_CELLS, PEERS_LIMIT, PID, Page, PageError, Row, Seat
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    page = Page.make(4)
+    yield page
+    page.close()
+
+
+def in_child(act: Callable[[], None]) -> int:
+    """Fork, *act*, and wait here until it is done; its status."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            act()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_row_is_seen_by_every_process(page: Page) -> None:
+    def write() -> None:
+        mine = Page(page.fd).rows[2]
+        mine.cells[CONNECTIONS] = 7
+        mine.peers[PEERS_LIMIT - 1] = 8
+        mine.metrics[METRIC_CELLS - 1] = -9
+
+    assert in_child(write) == 0
+    row = page.rows[2]
+    assert (row.cells[CONNECTIONS], row.peers[PEERS_LIMIT - 1], row.metrics[METRIC_CELLS - 1]) == (7, 8, -9)
+    assert not any(any(other.peers) for other in page.rows if other is not row)
+    row.clear()
+    assert not any((*row.cells, *row.peers, *row.metrics))
+
+
+def test_neighbours_are_the_others_that_live(page: Page) -> None:
+    page.rows[1].cells[PID] = 10
+    page.rows[3].cells[PID] = 30
+    assert [row.number for row in page.neighbours(page.rows[1])] == [3]
+    assert [row.number for row in page.neighbours(page.rows[2])] == [1, 3]
+
+
+def test_a_name_has_the_same_number_everywhere_whoever_asks_first(page: Page) -> None:
+    assert page.metrics.number(b"a", 3) == 0
+
+    def ask() -> None:
+        mine = Page(page.fd).metrics
+        assert mine.number(b"b", 20) == 3
+        assert mine.number(b"a", 3) == 0
+
+    assert in_child(ask) == 0
+    assert page.metrics.number(b"b", 20) == 3
+    assert page.metrics.number(b"c") == 23
+    assert page.metrics.places == 24
+
+
+def test_a_full_directory_gives_no_number_and_forgets_none(page: Page) -> None:
+    assert page.metrics.number(b"most", METRIC_CELLS - 1) == 0
+    assert page.metrics.number(b"two", 2) is None
+    assert page.metrics.number(b"one") == METRIC_CELLS - 1
+    assert page.metrics.number(b"none") is None
+    assert page.metrics.number(b"most", METRIC_CELLS - 1) == 0
+    long = [b"%d" % number + b"x" * 4000 for number in range(100)]
+    numbers = [page.peers.number(name) for name in long]
+    assert numbers[:10] == list(range(10)) and numbers[-1] is None, "the names' bytes are bounded too"
+
+
+def test_the_lock_excludes_other_processes_and_goes_with_its_holder(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with Page(page.fd).lock():
+            os.write(tell, b"x")
+            signal.pause()
+    os.read(told, 1)
+    monkeypatch.setattr("gateway.page._LOCK_TRIES", 3)
+    with pytest.raises(PageError, match="too long"), page.lock():
+        pass
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with page.lock():
+        pass
+    os.close(told)
+    os.close(tell)
+
+
+def test_whoever_reads_while_sums_move_reads_again(page: Page) -> None:
+    turns = 0
+    for _ in page.steady():
+        turns += 1
+        if turns == 1:
+            with page.folding():
+                pass
+    assert turns == 2
+
+
+def test_a_page_of_another_version_is_refused(page: Page) -> None:
+    os.pwrite(page.fd, b"\xff", 8)
+    with pytest.raises(PageError, match="version"):
+        Page(page.fd)
+
+
+def counts(page: Page, row: Row) -> tuple[Measures, SharedCounts]:
+    row.cells[PID] = 1
+    measures = Measures("1")
+    return measures, SharedCounts(Seat(page, row), measures.registry, lambda: Measures("1").registry)
+
+
+def test_what_all_have_counted_is_added_up_and_survives_the_dead(page: Page) -> None:
+    (one, ours), (two, theirs) = counts(page, page.rows[1]), counts(page, page.rows[2])
+    for measures, calls, lag in ((one, 3, 0.01), (two, 4, 2.0)):
+        measures.requests.child("GET", "/x", "200").value += calls
+        measures.body_budget.value = calls
+        measures.loop_lag.observe(lag)
+    theirs.publish()
+
+    def shown() -> tuple[float, float, int, float]:
+        families = {family.name: family for family in ours.merged().families}
+        requests = families["gateway_requests_total"].children["GET", "/x", "200"]
+        budget = families["gateway_body_budget_bytes"].children[()]
+        lags = families["gateway_loop_lag_seconds"].children[()]
+        assert isinstance(requests, Counter) and isinstance(budget, Gauge)
+        return requests.value, budget.value, lags.count, round(lags.total, 6)  # type: ignore[union-attr]
+
+    assert shown() == (7, 7, 2, 2.01)
+    bury(page, page.rows[2])
+    assert page.rows[2].cells[PID] == 0
+    assert shown() == (7, 3, 2, 2.01), "sums stay, levels go with their process"
+    again, successor = counts(page, page.rows[2])
+    again.requests.child("GET", "/x", "200").value += 1
+    successor.publish()
+    assert shown()[0] == 8
+
+
+def test_counters_beyond_the_page_are_told_and_harm_nobody(page: Page) -> None:
+    page.metrics.number(b"s" + b"filler", METRIC_CELLS - 40)
+    measures, ours = counts(page, page.rows[1])
+    for number in range(60):
+        measures.requests.child("GET", f"/{number}", "200").value += 1
+    ours.publish()
+    folded = measures.registry
+    assert any(
+        child.value > 0  # type: ignore[union-attr]
+        for family in folded.families
+        if family.name == "gateway_metrics_folded_total"
+        for child in family.children.values()
+    )
+    ours.merged()
