@@ -78,7 +78,11 @@ class Gateway:
         (`discoveries`). Raises OSError or ValueError where *config* cannot be served: then nothing has changed.
         """
         former = self.generation
-        now = Generation(number, config, self, former.upstreams.routes)
+        try:
+            now = Generation(number, config, self, former.upstreams.routes)
+        except Exception:
+            self.estate.recount()
+            raise
         self.settler.forget_doors()
         self.budget.limit = config.server.body_budget
         self.proxy.routes = now.upstreams.routes

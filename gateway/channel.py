@@ -58,11 +58,10 @@ class Adopt(msgspec.Struct):
 class Leave(msgspec.Struct):
     """Supervisor: drain and end. Sent again, it cuts the waiting short.
 
-    *pre_stop*: stay open while load balancers notice. *replaced*: a successor already serves.
+    *pre_stop*: stay open while load balancers notice.
     """
 
     pre_stop: bool = False
-    replaced: bool = False
 
 
 Message = Ready | Failed | Closing | Adopted | Judged | Adopt | Leave

@@ -9,10 +9,12 @@ inherit listener k, so what waits there while a worker is dead is served by the 
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from typing import Final, NamedTuple, NoReturn, Protocol
 
@@ -20,13 +22,17 @@ from gateway import channel, deathsig
 from gateway.channel import Adopt, Adopted, Channel, Closing, Failed, Judged, Leave, Ready
 from gateway.config.schema import Config
 from gateway.observe.shared import bury
-from gateway.page import PID, Page, Row, Seat
+from gateway.page import PID, Page, PageError, Row, Seat
 
 #: Seconds until a dead worker is replaced: doubled with each death in a row, up to the limit.
 BACK_OFF: Final = 0.05
 BACK_OFF_LIMIT: Final = 2.0
 #: A worker that lived so many seconds was not ill from birth.
 WELL_AFTER: Final = 5.0
+#: Deaths in a row of a worker that never served: then the gateway cannot start.
+STILLBIRTHS_LIMIT: Final = 3
+#: Seconds in which a configuration must be read and tried, and a worker end beyond the time that it was given.
+PATIENCE: Final = 10.0
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -57,7 +63,7 @@ class Tell(Protocol):
 class Child:
     """One worker, as its parent sees it."""
 
-    __slots__ = ("at_start", "channel", "generation", "number", "pid", "ready", "row")
+    __slots__ = ("at_start", "channel", "generation", "number", "pid", "ready", "replaced", "row")
 
     def __init__(self, number: int, pid: int, row: Row, channel: Channel, generation: int) -> None:
         self.number = number
@@ -68,6 +74,8 @@ class Child:
         self.channel = channel
         self.at_start = time.monotonic()
         self.ready = False
+        #: Its successor is started already.
+        self.replaced = False
 
     def __repr__(self) -> str:
         return f"<Child {self.number} pid={self.pid} {'ready' if self.ready else 'starting'}>"
@@ -78,6 +86,8 @@ class Judge(NamedTuple):
 
     pid: int
     channel: Channel
+    #: Monotonic seconds at which it must be done.
+    deadline: float
 
 
 class Supervisor:
@@ -101,7 +111,7 @@ class Supervisor:
         self._serve = serve
         self._on_ready = on_ready
         self._log = log
-        #: Closes every listener; called once, when no worker accepts any more.
+        #: Closes every listener, from the first worker's last accept on; harmless when done before.
         self.stop_listening: Callable[[], None] = _nothing
         # by the present generation
         self._config = config
@@ -113,74 +123,125 @@ class Supervisor:
         self._news: dict[str, object] | None = None
         # while it runs
         self._selector = selectors.DefaultSelector()
+        self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._children: dict[int, Child] = {}
         #: Worker's number -> when it is started again, monotonic seconds.
         self._due: dict[int, float] = {}
         self._deaths = [0] * count
         self._told_ready = False
+        #: How often all were told to leave, and when those that stay are killed, monotonic seconds.
         self._leaving = 0
+        self._killing_at = math.inf
+        #: The dead whose sums could not be moved, since a process that hangs held the page's lock.
+        self._unburied: list[Row] = []
         #: Why no worker could start.
         self.failure = ""
 
     def run(self) -> int:
         """Start the workers and keep them running. Returns the exit status once all have ended."""
-        woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for one in _SIGNALS:
             signal.signal(one, _noted)
-        signal.set_wakeup_fd(waker)
-        self._selector.register(woken, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._waker)
+        self._selector.register(self._woken, selectors.EVENT_READ)
         for number in range(self._count):
-            self._start(number)
+            self._due[number] = 0.0
+        self._restart()
         while self._children or self._due:
-            for key, _ in self._selector.select(self._patience()):
-                if isinstance(key.data, Judge):
-                    self._hear_judge(key.data)
-                elif isinstance(key.fileobj, Channel):
-                    if key.data.pid in self._children:  # it may have been buried a moment ago
-                        self._hear(key.data)
-                else:
-                    for sent in os.read(woken, 4096):
-                        self._signalled(signal.Signals(sent))
+            for key, events in self._selector.select(self._patience()):
+                self._attend(key, events)
             self._restart()
+            self._look_at_the_clock()
         signal.set_wakeup_fd(-1)
         self._selector.close()
-        os.close(woken)
-        os.close(waker)
+        os.close(self._woken)
+        os.close(self._waker)
         return 2 if self.failure else 0
 
+    def _attend(self, key: selectors.SelectorKey, events: int) -> None:
+        if isinstance(key.data, Judge):
+            self._hear_judge(key.data)
+        elif not isinstance(key.data, Child):
+            for sent in os.read(self._woken, 4096):
+                self._signalled(signal.Signals(sent))
+        elif key.data.pid in self._children:  # it may have been buried a moment ago
+            if events & selectors.EVENT_WRITE:
+                key.data.channel.flush()
+                self._watch(key.data)
+            if events & selectors.EVENT_READ:
+                self._hear(key.data)
+
     def _patience(self) -> float | None:
-        return max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
+        """Seconds until something is due; None where nothing is."""
+        judging = self._judge.deadline if self._judge is not None else math.inf
+        burying = time.monotonic() + BACK_OFF_LIMIT if self._unburied else math.inf
+        first = min([self._killing_at, judging, burying, *self._due.values()])
+        return max(0.0, first - time.monotonic()) if first < math.inf else None
+
+    def _look_at_the_clock(self) -> None:
+        """End what hangs, and bury whom it kept from it."""
+        now = time.monotonic()
+        if now >= self._killing_at:
+            self._killing_at = math.inf
+            for pid in self._children:
+                self._log.warning("a worker does not end and is killed", pid=pid)
+                os.kill(pid, signal.SIGKILL)
+        if self._judge is not None and now >= self._judge.deadline:
+            os.kill(self._judge.pid, signal.SIGKILL)
+            self._judged(Judged(None, f"it could not be read within {PATIENCE:.0f} s"))
+        unburied, self._unburied = self._unburied, []
+        for row in unburied:
+            self._move_sums(row)
 
     # Workers' lives.
 
     def _start(self, number: int) -> None:
         row = next(row for row in self._page.rows[1:] if not row.cells[PID])
-        ours, theirs = channel.pair()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._be(parent, ours, lambda: self._be_worker(number, row, theirs))
-        theirs.close()
+        pid, ours = self._fork(lambda control: self._be_worker(number, row, control))
         row.cells[PID] = pid
         child = self._children[pid] = Child(number, pid, row, ours, self._generation)
         self._selector.register(ours, selectors.EVENT_READ, child)
+
+    def _fork(self, live: Callable[[Channel], int]) -> tuple[int, Channel]:
+        """A new process that *live*s, and this end of its channel. Raises OSError, and then nothing is left."""
+        ours, theirs = channel.pair()
+        parent = os.getpid()
+        # A signal that came to the child before it has let go of the wake-up pipe would be taken for the parent's.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._be(parent, ours, lambda: live(theirs))
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        return pid, ours
 
     def _be(self, parent: int, ours: Channel, live: Callable[[], int]) -> NoReturn:
         """In a new process: let go of what is the parent's, and *live*."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            for one in _SIGNALS:
-                signal.signal(one, signal.SIG_DFL)
-            # Ctrl-C and a terminal's end reach the whole process group; the supervisor alone decides what they mean.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # These reach the whole process group, from a terminal or a service manager: the supervisor alone decides
+            # what they mean, and tells.
+            for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(one, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             deathsig.die_with(parent)
             self._selector.close()
+            os.close(self._woken)
+            os.close(self._waker)
             ours.close()
             for child in self._children.values():
                 child.channel.close()
+            if self._judge is not None:
+                self._judge.channel.close()
             status = live()
+        except BaseException:  # a bug of ours must leave its reason behind
+            traceback.print_exc()
         finally:
             os._exit(status)
 
@@ -188,6 +249,16 @@ class Supervisor:
         page = Page(self._page.fd)
         seat = Seat(page, page.rows[row.number], self._count)
         return self._serve(number, self._generation, self._config, seat, control)
+
+    def _send(self, child: Child, message: Adopt | Leave) -> None:
+        child.channel.send(message)
+        self._watch(child)
+
+    def _watch(self, child: Child) -> None:
+        """Read from *child*; and write, while it has not taken all that it was told."""
+        if child.channel in self._selector.get_map():  # not once it closed its end
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.channel.has_unsent else 0)
+            self._selector.modify(child.channel, wanted, child)
 
     def _hear(self, child: Child) -> None:
         messages = child.channel.receive()
@@ -198,7 +269,7 @@ class Supervisor:
             match message:
                 case Ready():
                     child.ready = True
-                    if not self._told_ready and all(one.ready for one in self._children.values()):
+                    if not self._told_ready and sum(one.ready for one in self._children.values()) == self._count:
                         self._told_ready = True
                         self._on_ready()
                 case Failed(text) if not self._told_ready:
@@ -208,6 +279,10 @@ class Supervisor:
                     self._log.warning("a worker cannot start", worker=child.number, reason=text)
                 case Closing() if self._leaving:
                     self.stop_listening()
+                case Closing():
+                    # It drains by itself: what comes to its listener meanwhile is its successor's.
+                    child.replaced = True
+                    self._due[child.number] = 0.0
                 case Adopted(generation, refusal):
                     self._adopted(child, generation, refusal)
 
@@ -231,21 +306,38 @@ class Supervisor:
         if child.channel in self._selector.get_map():
             self._selector.unregister(child.channel)
         child.channel.close()
-        bury(self._page, child.row)
-        if self._leaving:
+        self._move_sums(child.row)
+        if self._leaving or child.replaced:
+            self._tell_news()
             return
         lived = time.monotonic() - child.at_start
         deaths = self._deaths[child.number] = 0 if lived > WELL_AFTER else self._deaths[child.number] + 1
+        if not self._told_ready and deaths >= STILLBIRTHS_LIMIT:
+            self.failure = self.failure or f"a worker cannot start (exit status {status})"
+            self._leave()
+            return
         wait = min(BACK_OFF_LIMIT, BACK_OFF * 2.0 ** min(deaths, 10))
         self._due[child.number] = time.monotonic() + wait
         self._tell_news()
         self._log.warning("a worker ended", worker=child.number, pid=child.pid, status=status, again_in=wait)
 
+    def _move_sums(self, row: Row) -> None:
+        try:
+            bury(self._page, row)
+        except PageError as error:
+            self._unburied.append(row)
+            self._log.warning("a dead worker's counts wait", reason=str(error))
+
     def _restart(self) -> None:
         now = time.monotonic()
         for number in [number for number, due in self._due.items() if now >= due]:
-            del self._due[number]
-            self._start(number)
+            try:
+                self._start(number)
+            except OSError as error:  # no process or descriptor to be had: a reason to wait, not to die
+                self._due[number] = now + BACK_OFF_LIMIT
+                self._log.warning("a worker cannot be started", worker=number, reason=str(error))
+            else:
+                del self._due[number]
 
     # Another configuration.
 
@@ -254,13 +346,12 @@ class Supervisor:
         if self._judge is not None:
             self._read_again = True
             return
-        ours, theirs = channel.pair()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._be(parent, ours, lambda: self._be_judge(theirs))
-        theirs.close()
-        self._judge = Judge(pid, ours)
+        try:
+            pid, ours = self._fork(self._be_judge)
+        except OSError as error:
+            self._log.warning("the configuration cannot be read, the former one stays", reason=str(error))
+            return
+        self._judge = Judge(pid, ours, time.monotonic() + PATIENCE)
         self._selector.register(ours, selectors.EVENT_READ, self._judge)
 
     def _be_judge(self, control: Channel) -> int:
@@ -278,11 +369,15 @@ class Supervisor:
         messages = judge.channel.receive()
         if messages == []:
             return
-        judged = messages[0] if messages else Judged(None, "it could not be read to its end")
+        judged = messages[0] if messages else None
+        self._judged(judged if isinstance(judged, Judged) else Judged(None, "it could not be read to its end"))
+
+    def _judged(self, judged: Judged) -> None:
+        judge, self._judge = self._judge, None
+        assert judge is not None
         self._selector.unregister(judge.channel)
         judge.channel.close()
-        self._judge = None
-        if self._leaving or not isinstance(judged, Judged):
+        if self._leaving:
             return
         if judged.config is None:
             self._log.warning("the configuration is refused, the former one stays", reason=judged.refusal)
@@ -296,20 +391,22 @@ class Supervisor:
         self._config, self._news = self._reading.accept(self._config, config)
         self._generation += 1
         for child in self._children.values():
-            child.channel.send(Adopt(self._generation, self._config))
+            self._send(child, Adopt(self._generation, self._config))
         self._tell_news()
 
     def _adopted(self, child: Child, generation: int, refusal: str) -> None:
         if refusal:
             # It was tried, and the other workers took it: one that cannot is started anew with it.
             self._log.warning("a worker cannot take the configuration over", worker=child.number, reason=refusal)
-            child.channel.send(Leave(replaced=True))
+            self._send(child, Leave())
             return
         child.generation = generation
         self._tell_news()
 
     def _tell_news(self) -> None:
-        if self._news is not None and all(one.generation == self._generation for one in self._children.values()):
+        if self._news is not None and all(
+            one.generation == self._generation or one.replaced for one in self._children.values()
+        ):
             self._log.info("reloaded", generation=self._generation, **self._news)
             self._news = None
 
@@ -328,8 +425,11 @@ class Supervisor:
     def _leave(self, *, pre_stop: bool = False) -> None:
         self._leaving += 1
         self._due.clear()
+        server = self._config.server
+        given = server.pre_stop + server.drain_timeout if self._leaving == 1 else 0.0
+        self._killing_at = time.monotonic() + given + PATIENCE
         for child in self._children.values():
-            child.channel.send(Leave(pre_stop=pre_stop))
+            self._send(child, Leave(pre_stop=pre_stop))
 
 
 def _noted(number: int, frame: object) -> None:

@@ -99,10 +99,10 @@ class Estate:
         for place, pool in self._pools.items():
             pool.set_options(upstreams.options[place].max_idle, upstreams.options[place].idle_timeout)
         self.backends = [*(one for one in self.backends if one.busy), *upstreams.backends]
-        self._recount()
+        self.recount()
         self._watch()
 
-    def _recount(self) -> None:
+    def recount(self) -> None:
         """Peers of a configuration that was not taken over were counted too."""
         self.standing.doubtful = sum(not state.proven for state in self._states.values())
 

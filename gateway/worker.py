@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -59,7 +58,6 @@ class Worker:
         loop = asyncio.get_running_loop()
         gateway = self._gateway
         loop.add_reader(self._control.fileno(), self._hear)
-        loop.add_signal_handler(signal.SIGTERM, self._go, Leave(pre_stop=True))
         gateway.clients.start(loop)
         gateway.clock.start(loop)
         gate = Gate(

@@ -107,10 +107,10 @@ class Histogram:
             self._total += sum(samples)
             samples.clear()
 
-    def load(self, hits: list[int], total: float) -> None:
-        """Take what was counted elsewhere."""
-        self._hits = hits
-        self._total = total
+    def add(self, hits: list[int], total: float) -> None:
+        """Add what was counted elsewhere."""
+        self._hits = [mine + theirs for mine, theirs in zip(self._hits, hits, strict=True)]
+        self._total += total
 
     @property
     def hits(self) -> list[int]:

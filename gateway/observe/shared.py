@@ -85,7 +85,7 @@ class SharedCounts:
         for name, at in directory.numbers.items():
             family, *labels = name[1:].decode().split("\0")
             if family in families:
-                _fill(families[family].child(*labels), sums[at : at + directory.widths[name]])
+                _add(families[family].child(*labels), sums[at : at + directory.widths[name]])
         return registry
 
 
@@ -119,9 +119,9 @@ def _values(child: Counter | Gauge | Histogram) -> list[int]:
             return [*child.hits, int(child.total * _NANO)]
 
 
-def _fill(child: Counter | Gauge | Histogram, values: list[int]) -> None:
+def _add(child: Counter | Gauge | Histogram, values: list[int]) -> None:
     match child:
         case Counter() | Gauge():
-            child.value = values[0]
+            child.value += values[0]
         case Histogram():
-            child.load(values[:-1], values[-1] / _NANO)
+            child.add(values[:-1], values[-1] / _NANO)

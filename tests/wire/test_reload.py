@@ -183,3 +183,24 @@ def all_answer(gateway: Gateway, generation: int) -> bool:
         return all(gateway.ask("GET", "/health").json()["generation"] == generation for _ in range(10))
     except (OSError, Incomplete):
         return False
+
+
+def test_a_configuration_larger_than_any_buffer_reaches_every_worker(stage: Stage) -> None:
+    config = configuration(backend(stage.upstream()), server={"workers": 2})
+    gateway = stage.gateway(config)
+    keys = [{"name": f"k{number}", "sha256": f"{number:064x}"} for number in range(6000)]
+    keys.append({"name": "tester", "key": KEY})
+    assert reload(gateway, merge(config, {"auth": {"keys": keys}}))["generation"] == 2
+    assert gateway.ask("POST", CHAT, chat_request()).status == 200
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_given_up(stage: Stage) -> None:
+    config = configuration(backend(stage.upstream()))
+    gateway = stage.gateway(config)
+    file = gateway.folder / "gateway.toml"
+    file.unlink()
+    os.mkfifo(file)
+    gateway.process.send_signal(signal.SIGHUP)
+    refused = "the configuration is refused, the former one stays"
+    wait_until(lambda: any(line["msg"] == refused for line in gateway.log_lines()), "it is given up", timeout=15.0)
+    assert reload(gateway, merge(config, {"server": {"pre_stop": "1ms"}}))["generation"] == 2

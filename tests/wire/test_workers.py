@@ -194,3 +194,27 @@ def test_a_worker_with_far_more_connections_than_the_others_sheds_some(stage: St
         client.request("GET", "/health/live")
         closing += client.response().header("connection") == "close"
     assert 20 <= closing < 60
+
+
+def test_a_signal_to_the_whole_group_means_what_it_means_to_the_supervisor(stage: Stage) -> None:
+    """A service manager signals every process of a service: running streams end by themselves all the same."""
+    gate = Gate()
+    gateway = stage.gateway(configuration(backend(stage.upstream(held_stream(gate))), server={"workers": 2}))
+    open_streams = streams(stage, gateway, 8)
+    for pid in (*gateway.workers, gateway.process.pid, *gateway.workers):
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: any(line["msg"] == "draining" for line in gateway.log_lines()), "the drain begins")
+    time.sleep(0.2)  # what would cut them comes at once
+    gate.open()
+    assert all(client.finish().complete for client in open_streams)
+    gateway.wait_exit(0)
+
+
+def test_a_worker_that_hangs_does_not_keep_the_gateway_alive(stage: Stage) -> None:
+    config = configuration(backend(stage.upstream()), server={"workers": 2, "drain_timeout": "100ms"})
+    gateway = stage.gateway(config)
+    stopped = gateway.workers[0]
+    os.kill(stopped, signal.SIGSTOP)
+    gateway.process.send_signal(signal.SIGTERM)
+    gateway.wait_exit(0, timeout=20.0)
+    assert not lives(stopped)
