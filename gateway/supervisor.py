@@ -14,13 +14,12 @@ import os
 import selectors
 import signal
 import time
-import traceback
 from collections.abc import Callable
-from typing import Final, NamedTuple, NoReturn, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from gateway import channel, deathsig
 from gateway.channel import Adopt, Adopted, Channel, Closing, Failed, Judged, Leave, Ready
 from gateway.config.schema import Config
+from gateway.forks import Forks
 from gateway.observe.shared import bury
 from gateway.page import PID, Page, PageError, Row, Seat
 
@@ -33,8 +32,6 @@ WELL_AFTER: Final = 5.0
 STILLBIRTHS_LIMIT: Final = 3
 #: Seconds in which a configuration must be read and tried, and a worker end beyond the time that it was given.
 PATIENCE: Final = 10.0
-
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 class Serve(Protocol):
@@ -123,7 +120,7 @@ class Supervisor:
         self._news: dict[str, object] | None = None
         # while it runs
         self._selector = selectors.DefaultSelector()
-        self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._forks = Forks(self._selector, self._channels)
         self._children: dict[int, Child] = {}
         #: Worker's number -> when it is started again, monotonic seconds.
         self._due: dict[int, float] = {}
@@ -139,10 +136,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Start the workers and keep them running. Returns the exit status once all have ended."""
-        for one in _SIGNALS:
-            signal.signal(one, _noted)
-        signal.set_wakeup_fd(self._waker)
-        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._forks.listen()
         for number in range(self._count):
             self._due[number] = 0.0
         self._restart()
@@ -151,18 +145,20 @@ class Supervisor:
                 self._attend(key, events)
             self._restart()
             self._look_at_the_clock()
-        signal.set_wakeup_fd(-1)
+        self._forks.close()
         self._selector.close()
-        os.close(self._woken)
-        os.close(self._waker)
         return 2 if self.failure else 0
+
+    def _channels(self) -> list[Channel]:
+        judging = [self._judge.channel] if self._judge is not None else []
+        return [child.channel for child in self._children.values()] + judging
 
     def _attend(self, key: selectors.SelectorKey, events: int) -> None:
         if isinstance(key.data, Judge):
             self._hear_judge(key.data)
         elif not isinstance(key.data, Child):
-            for sent in os.read(self._woken, 4096):
-                self._signalled(signal.Signals(sent))
+            for sent in self._forks.signals():
+                self._signalled(sent)
         elif key.data.pid in self._children:  # it may have been buried a moment ago
             if events & selectors.EVENT_WRITE:
                 key.data.channel.flush()
@@ -196,54 +192,10 @@ class Supervisor:
 
     def _start(self, number: int) -> None:
         row = next(row for row in self._page.rows[1:] if not row.cells[PID])
-        pid, ours = self._fork(lambda control: self._be_worker(number, row, control))
+        pid, ours = self._forks.start(lambda control: self._be_worker(number, row, control))
         row.cells[PID] = pid
         child = self._children[pid] = Child(number, pid, row, ours, self._generation)
         self._selector.register(ours, selectors.EVENT_READ, child)
-
-    def _fork(self, live: Callable[[Channel], int]) -> tuple[int, Channel]:
-        """A new process that *live*s, and this end of its channel. Raises OSError, and then nothing is left."""
-        ours, theirs = channel.pair()
-        parent = os.getpid()
-        # A signal that came to the child before it has let go of the wake-up pipe would be taken for the parent's.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
-            pid = os.fork()
-            if pid == 0:
-                self._be(parent, ours, lambda: live(theirs))
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        return pid, ours
-
-    def _be(self, parent: int, ours: Channel, live: Callable[[], int]) -> NoReturn:
-        """In a new process: let go of what is the parent's, and *live*."""
-        status = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            # These reach the whole process group, from a terminal or a service manager: the supervisor alone decides
-            # what they mean, and tells.
-            for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(one, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            deathsig.die_with(parent)
-            self._selector.close()
-            os.close(self._woken)
-            os.close(self._waker)
-            ours.close()
-            for child in self._children.values():
-                child.channel.close()
-            if self._judge is not None:
-                self._judge.channel.close()
-            status = live()
-        except BaseException:  # a bug of ours must leave its reason behind
-            traceback.print_exc()
-        finally:
-            os._exit(status)
 
     def _be_worker(self, number: int, row: Row, control: Channel) -> int:
         page = Page(self._page.fd)
@@ -347,7 +299,7 @@ class Supervisor:
             self._read_again = True
             return
         try:
-            pid, ours = self._fork(self._be_judge)
+            pid, ours = self._forks.start(self._be_judge)
         except OSError as error:
             self._log.warning("the configuration cannot be read, the former one stays", reason=str(error))
             return
@@ -430,10 +382,6 @@ class Supervisor:
         self._killing_at = time.monotonic() + given + PATIENCE
         for child in self._children.values():
             self._send(child, Leave(pre_stop=pre_stop))
-
-
-def _noted(number: int, frame: object) -> None:
-    """The wake-up descriptor tells; a handler must be there for it to be written."""
 
 
 def _nothing() -> None:

@@ -52,6 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.build",),
     ("gateway.channel",),
     ("gateway.worker",),
+    ("gateway.forks",),
     ("gateway.supervisor",),
     ("gateway.host",),
     ("gateway.cli",),
