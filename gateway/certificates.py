@@ -1,7 +1,7 @@
 """The certificate that the gateway shows its clients, and the authority that theirs must come from.
 
 Owns the context of the TLS listener, and the words for files that are none. It refuses handshakes (`gateway.arrival`).
-Made by `gateway.build`; `headrace check` makes one too, to judge the files.
+Made by `gateway.generation`; `headrace check` makes one too, to judge the files.
 """
 
 from __future__ import annotations

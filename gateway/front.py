@@ -1,8 +1,8 @@
 """The front: from a request's head to a Call, and the answers of the gateway's own operations.
 
 Owns doors, keys, ids, CORS and the operations' answers. It refuses sockets (`gateway.downstream`), the life of a
-relayed call (`gateway.proxy`) and what operations say (`gateway.admin`). One Front is made per worker by
-`gateway.build`.
+relayed call (`gateway.proxy`) and what operations say (`gateway.admin`). One Front is made per
+generation by `gateway.generation`.
 """
 
 from __future__ import annotations

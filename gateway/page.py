@@ -1,11 +1,11 @@
 """The page: memory that all workers of one host share.
 
-Owns the layout, the rows, the directories and the lock. It refuses to know what is counted (`gateway.observe.host`)
+Owns the layout, the rows, the directories and the lock. It refuses to know what is counted (`gateway.observe.shared`)
 and who lives (`gateway.supervisor`). The supervisor makes one page; a worker is handed it with the number of its row.
 
-Two kinds of cells. **Own cells** stand in a row and have one writer, the process that the row belongs to: aligned
-int64 written through a memoryview that was cast to "q", which the processor stores whole (struct.pack_into zeroes first
-and was seen torn). **Common cells** (the header and the directories) change only under `Page.lock`.
+Two kinds of cells. **Own cells** stand in a row and have one writer, the process that the row belongs to (but for
+its PID, which the supervisor writes): aligned int64 written through a memoryview that was cast to "q", which the
+processor stores whole (struct.pack_into zeroes first and was seen torn). **Common cells** (the header and the directories) change only under `Page.lock`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HEADER_CELLS: Final = 64
 #: The first cells of each row.
 PID, CONNECTIONS, GENERATION = range(3)
 _FIXED_CELLS: Final = 8
-#: Peers of all generations that live at once; those beyond are balanced by each worker's own count.
+#: Names of peers in a page's lifetime: they are never taken back; those beyond are balanced by each worker's own count.
 PEERS_LIMIT: Final = 1024
 #: Cells of counters: a few for each label set, some twenty for a histogram's.
 METRIC_CELLS: Final = 64 << 10

@@ -1,7 +1,7 @@
 """Health: alive, ready, and what stands behind the gateway.
 
 Owns the three answers. It refuses to probe backends; a backend counts as healthy while one of its peers is not
-cooling down. Made by `gateway.build`.
+cooling down. Made by `gateway.generation`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """GET /metrics: the counters as Prometheus reads them.
 
-Owns the answer and its content type. It refuses to count (`gateway.observe.counters`). Made by `gateway.build`.
+Owns the answer and its content type. It refuses to count (`gateway.observe.counters`). Made by `gateway.generation`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """GET /v1/models and /v1/models/{id}: the models of all backends, merged.
 
 Owns the two answers; a key sees the models that it may use. It refuses to ask backends
-(`gateway.upstream.discovery`). Made by `gateway.build`.
+(`gateway.upstream.discovery`). Made by `gateway.generation`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who calls: API keys, held as digests, and what each of them may use.
 
 Owns `Keyring` and `Principal`. It refuses to find the key in a request (`front`) and to read secrets
-(`config.secrets`). Made by `build`, once per generation.
+(`config.secrets`). Made by `gateway.generation`, once per generation.
 """
 
 from __future__ import annotations

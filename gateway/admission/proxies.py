@@ -1,7 +1,7 @@
 """Whose word about a client's address is taken: the trusted proxies.
 
 Owns `Proxies` and the reading of X-Forwarded-For. It refuses sockets and the PROXY protocol's bytes. One is made per
-worker by `gateway.build`.
+generation by `gateway.generation`.
 """
 
 from __future__ import annotations

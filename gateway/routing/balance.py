@@ -1,7 +1,7 @@
 """Who of the eligible peers is picked.
 
 Owns `eligible` and the balancers. It refuses to count calls (`PeerState` does) and to know connections. A Balancer is
-made for each backend by `gateway.build`.
+made for each backend by `gateway.upstreams`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class PowerOfTwo:
         return first if a <= b else second
 
 
-#: The TOML word -> the class; read by `gateway.build`.
+#: The TOML word -> the class; read by `gateway.upstreams`.
 BALANCERS: Final[dict[str, type[Balancer]]] = {
     "least_connections": LeastConnections,
     "round_robin": RoundRobin,

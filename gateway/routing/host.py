@@ -1,7 +1,7 @@
 """Calls in flight on the whole host: what the other workers have under way counts as a peer's load.
 
 Owns `Neighbours` (what the other workers' rows say), `SharedPeerState` (which tells them) and the balancer over both.
-It refuses the page's layout (`gateway.page`). Made by `gateway.build` where there are several workers.
+It refuses the page's layout (`gateway.page`). Made by `gateway.upstreams` where there are several workers.
 """
 
 from __future__ import annotations

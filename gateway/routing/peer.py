@@ -1,7 +1,7 @@
 """Peers: what configuration gives (`Peer`) and what is observed of it (`PeerState`).
 
 Owns both, and the cool-down of a peer that fails fast. It refuses connections (`gateway.upstream.pool`) and the choice
-among peers (`gateway.routing.balance`). Made by `gateway.build`; the state outlives a change of configuration.
+among peers (`gateway.routing.balance`). Made by `gateway.upstreams`; the state outlives a change of configuration.
 """
 
 from __future__ import annotations

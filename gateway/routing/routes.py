@@ -1,7 +1,7 @@
 """Routes: a requested model resolved to peers and policy.
 
 Owns the model table, its wildcards and what backends with `models = "auto"` told. It refuses to pick a peer
-(`balance`) and to ask backends (`gateway.upstream.discovery`). One `Routes` is made by `gateway.build`.
+(`balance`) and to ask backends (`gateway.upstream.discovery`). One `Routes` is made by `gateway.upstreams`.
 """
 
 from __future__ import annotations

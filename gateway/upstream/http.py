@@ -1,7 +1,7 @@
 """The http backend: requests written to pooled connections, plain or TLS.
 
 Owns the request as the upstream sees it (line, credentials, body) and the way to a connection. It refuses the answer
-(`connection`), the choice of a peer and retries (`gateway.proxy`). Made by `gateway.build` for each backend with
+(`connection`), the choice of a peer and retries (`gateway.proxy`). Made by `gateway.upstreams` for each backend with
 http:// or https:// endpoints.
 
 A warm call writes to an idle connection at once; only one that must connect gets a Task.

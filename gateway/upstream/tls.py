@@ -1,6 +1,6 @@
 """TLS towards upstreams: the settings of one backend as a context.
 
-Owns the context's settings. It refuses handshakes (`pool`). Used by `gateway.build`.
+Owns the context's settings. It refuses handshakes (`pool`). Used by `gateway.upstreams`.
 """
 
 from __future__ import annotations
