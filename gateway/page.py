@@ -3,9 +3,10 @@
 Owns the layout, the rows, the directories and the lock. It refuses to know what is counted (`gateway.observe.shared`)
 and who lives (`gateway.supervisor`). The supervisor makes one page; a worker is handed it with the number of its row.
 
-Two kinds of cells. **Own cells** stand in a row and have one writer, the process that the row belongs to (but for
-its PID, which the supervisor writes): aligned int64 written through a memoryview that was cast to "q", which the
-processor stores whole (struct.pack_into zeroes first and was seen torn). **Common cells** (the header and the directories) change only under `Page.lock`.
+Two kinds of cells. **Own cells** stand in a row and have one writer, the process that the row belongs to (but for its
+PID, which the supervisor writes): aligned int64 written through a memoryview that was cast to "q", which the processor
+stores whole (struct.pack_into zeroes first and was seen torn). **Common cells** (the header and the directories) change
+only under `Page.lock`.
 """
 
 from __future__ import annotations
