@@ -83,6 +83,8 @@ class Arrivals:
         #: The eldest first.
         self._shaking: dict[Arrival, None] = {}
         self._queue: deque[Arrival] = deque()
+        #: True while the places that are free are given to those that wait.
+        self._admitting = False
 
     def connection(self) -> Arrival:
         """The loop's protocol factory."""
@@ -108,11 +110,17 @@ class Arrivals:
     def release(self, arrival: Arrival) -> None:
         """*arrival* shakes no hands any more: its place is the next one's."""
         self._shaking.pop(arrival, None)
-        while self._queue and len(self._shaking) < self.terms.max_handshakes:
-            following = self._queue.popleft()
-            if following.stage is Stage.QUEUED:
-                self._shaking[following] = None
-                following.begin()
+        if self._admitting:
+            return  # one that was let in below failed at once: a call in a call for each of a queue has no end
+        self._admitting = True
+        try:
+            while self._queue and len(self._shaking) < self.terms.max_handshakes:
+                following = self._queue.popleft()
+                if following.stage is Stage.QUEUED:
+                    self._shaking[following] = None
+                    following.begin()
+        finally:
+            self._admitting = False
 
     def sweep(self, now: float) -> None:
         """Act on deadlines that are past, and on slow handshakes where others wait."""
@@ -266,12 +274,12 @@ class Arrival(asyncio.Protocol):
         plain = error.reason == "HTTP_REQUEST"
         everyone.failed("plain_text" if plain else "handshake", self.address)
         self._move(Stage.LEAVING)
-        everyone.release(self)
         if plain and not self._raw.is_closing():
             self._raw.write(PLAIN_TEXT)
         self._farewell = Farewell(self._raw, everyone.clock, everyone.terms.handshake_timeout)
         self._farewell.close(client_ended=False)
         self.deadline = self._farewell.deadline
+        everyone.release(self)  # last: it runs other connections' steps
 
     def _drop(self, reason: str) -> None:
         self._all.failed(reason, self.address)
