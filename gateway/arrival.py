@@ -72,7 +72,7 @@ class Terms(NamedTuple):
 
 
 class Arrivals:
-    """All arrivals of one worker. Another configuration sets other `terms`."""
+    """All arrivals of one worker. Another configuration sets other `terms`, for those that come from then on."""
 
     def __init__(self, clients: Clients, failures: Family[Counter], terms: Terms) -> None:
         self.clients = clients
@@ -89,10 +89,6 @@ class Arrivals:
     def connection(self) -> Arrival:
         """The loop's protocol factory."""
         return Arrival(self)
-
-    def expects_header(self, address: str) -> bool:
-        """Whether a connection from *address* begins with a PROXY header."""
-        return self.terms.proxies is not None and self.terms.proxies.trusts(address)
 
     def failed(self, reason: str, address: str) -> None:
         """Count one that will be no client's connection."""
@@ -139,12 +135,14 @@ class Arrivals:
 class Arrival(asyncio.Protocol):
     """One accepted socket that is no client's connection yet."""
 
-    __slots__ = ("_all", "_farewell", "_held", "_raw", "_tls", "address", "began", "deadline", "stage")
+    __slots__ = ("_all", "_farewell", "_held", "_raw", "_terms", "_tls", "address", "began", "deadline", "stage")
 
     def __init__(self, all: Arrivals) -> None:
         # worker
         self._all = all
         # connection
+        #: Those that it began with: what it was asked to say must not change while it says it.
+        self._terms = all.terms
         self._raw: asyncio.Transport
         self.address = ""
         self.stage = Stage.GREETING
@@ -167,7 +165,7 @@ class Arrival(asyncio.Protocol):
         everyone.open.add(self)
         if everyone.clients.full(len(everyone.open)):
             self._drop("too_many")
-        elif everyone.expects_header(self.address):
+        elif self._begins_with_header():
             self.stage = Stage.HEADER
             self.deadline = everyone.clock.now + everyone.clients.limits.header_timeout
         else:
@@ -196,6 +194,10 @@ class Arrival(asyncio.Protocol):
 
     # Steps.
 
+    def _begins_with_header(self) -> bool:
+        proxies = self._terms.proxies
+        return proxies is not None and proxies.trusts(self.address)
+
     def _read_header(self, data: bytes) -> None:
         try:
             header = read_header(data)
@@ -212,7 +214,7 @@ class Arrival(asyncio.Protocol):
     def _greet(self, rest: bytes) -> None:
         """Nothing stands before TLS any more; *rest* came behind it."""
         everyone = self._all
-        if everyone.terms.tls is None:
+        if self._terms.tls is None:
             self._go()
             client = everyone.clients.connection(self.address)
             self._raw.set_protocol(client)
@@ -221,7 +223,7 @@ class Arrival(asyncio.Protocol):
                 client.data_received(rest)
             return
         self._move(Stage.GREETING)
-        self.deadline = everyone.clock.now + everyone.terms.handshake_timeout
+        self.deadline = everyone.clock.now + self._terms.handshake_timeout
         if rest:
             self._enter(rest)
 
@@ -236,15 +238,14 @@ class Arrival(asyncio.Protocol):
     def begin(self) -> None:
         """A place among the handshakes is free."""
         everyone = self._all
-        assert everyone.terms.tls is not None
+        assert self._terms.tls is not None
         if self.stage is Stage.QUEUED:
             self._raw.resume_reading()
-            self.deadline = (
-                everyone.clock.now + everyone.terms.handshake_timeout
-            )  # waiting was no fault of the client's
+            # Waiting was no fault of the client's.
+            self.deadline = everyone.clock.now + self._terms.handshake_timeout
         self._move(Stage.SHAKING)
         self.began = everyone.clock.now
-        self._tls = tls = TlsConnection(self._raw, everyone.terms.tls)
+        self._tls = tls = TlsConnection(self._raw, self._terms.tls)
         data, self._held = self._held, b""
         self._shake(tls, data)
 
@@ -276,7 +277,7 @@ class Arrival(asyncio.Protocol):
         self._move(Stage.LEAVING)
         if plain and not self._raw.is_closing():
             self._raw.write(PLAIN_TEXT)
-        self._farewell = Farewell(self._raw, everyone.clock, everyone.terms.handshake_timeout)
+        self._farewell = Farewell(self._raw, everyone.clock, self._terms.handshake_timeout)
         self._farewell.close(client_ended=False)
         self.deadline = self._farewell.deadline
         everyone.release(self)  # last: it runs other connections' steps

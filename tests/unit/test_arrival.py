@@ -49,3 +49,14 @@ def test_a_long_queue_of_broken_handshakes_is_worked_off_by_the_end_of_one() -> 
         assert all(transport.aborted and arrival.deadline < NEVER for arrival, transport in queue)
         last, _ = arrive(arrivals, BEGUN, socket)
         assert last.stage is Stage.SHAKING, "places are given away again"
+
+
+def test_those_that_wait_keep_the_terms_that_they_came_under() -> None:
+    socket = Socket()
+    with arrivals_of(max_handshakes=1) as arrivals:
+        first, _ = arrive(arrivals, BEGUN, socket)
+        second, _ = arrive(arrivals, BEGUN, socket)
+        arrivals.terms = Terms(None, None, 5.0, 1)
+        first.abort()
+        assert first.stage is Stage.GONE
+        assert second.stage is Stage.SHAKING
