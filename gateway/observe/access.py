@@ -12,6 +12,7 @@ import json
 import os
 import re
 import select
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,6 +53,9 @@ class Outlet:
         self._owned = owned
         self._ready = select.poll()
         self._ready.register(fd, select.POLLOUT)
+        mode = os.fstat(fd).st_mode
+        #: Whether other processes' lines may come between two parts of one write, as with a pipe.
+        self._shared = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
         # as the destination fares
         self._gone = False
         self._torn = False
@@ -66,7 +70,7 @@ class Outlet:
         done = 0
         while done < len(data):
             try:
-                done += os.write(self._fd, memoryview(data)[done:])
+                done += os.write(self._fd, memoryview(data)[done : self._end(data, done)])
             except BlockingIOError:
                 # Someone else set O_NONBLOCK on what we share with them.
                 self._ready.poll()
@@ -76,6 +80,17 @@ class Outlet:
         if done:
             self._torn = data[done - 1] != NEWLINE
         return data.count(b"\n", max(done, first))
+
+    def _end(self, data: bytes, start: int) -> int:
+        """Where one write from *start* ends.
+
+        Workers share a pipe, and only writes up to PIPE_BUF are taken as one: so it ends with the last line that is
+        whole within that. A longer line goes alone, and may be torn.
+        """
+        if not self._shared:
+            return len(data)
+        end = data.rfind(b"\n", start, start + select.PIPE_BUF) + 1
+        return end or data.find(b"\n", start) + 1 or len(data)
 
     @property
     def takes(self) -> bool:
