@@ -29,8 +29,13 @@ def models_body(entries: Iterable[Mapping[str, object]]) -> bytes:
 
 
 def parse_models(body: bytes) -> tuple[str, ...]:
-    """The names in a backend's list. Raises ValueError where it is not such a list."""
+    """The names in a backend's list. Raises ValueError where it is not such a list.
+
+    Left out are names that a configuration could not give either: empty, with control characters or spaces around.
+    They would be labels of metrics and go to clients.
+    """
     try:
-        return tuple(entry.id for entry in _decoder.decode(body).data)
+        names = [entry.id for entry in _decoder.decode(body).data]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a list of models: {error}") from None
+    return tuple(name for name in names if name and name.isprintable() and name == name.strip())
