@@ -57,7 +57,8 @@ class SharedCounts:
         if (family, labels) in self._unplaced:
             return None
         kind = _LEVEL if isinstance(child, Gauge) else _SUM
-        text = "\0".join((family, *labels))
+        # NUL stands between the parts, so none may have one.
+        text = "\0".join((family, *(label.replace("\0", "\\x00") for label in labels)))
         try:
             at = self._page.metrics.number(kind + text.encode("utf-8", "backslashreplace"), width)
         except PageError:
@@ -84,8 +85,10 @@ class SharedCounts:
         families = {family.name: family for family in registry.families}
         for name, at in directory.numbers.items():
             family, *labels = name[1:].decode().split("\0")
-            if family in families:
-                _add(families[family].child(*labels), sums[at : at + directory.widths[name]])
+            known = families.get(family)
+            # An entry that does not fit is a former version's: one of them must not cost the whole scrape.
+            if known is not None and len(known.labels) == len(labels):
+                _add(known.child(*labels), sums[at : at + directory.widths[name]])
         return registry
 
 

@@ -149,6 +149,23 @@ def test_what_all_have_counted_is_added_up_and_survives_the_dead(page: Page) -> 
     assert shown()[0] == 8
 
 
+def test_a_label_with_a_nul_is_shown_escaped_and_breaks_no_scrape(page: Page) -> None:
+    measures, ours = counts(page, page.rows[1])
+    measures.tokens.child("a\0b", "prompt").value += 5
+    families = {family.name: family for family in ours.merged().families}
+    counted = families["gateway_tokens_total"].children["a\\x00b", "prompt"]
+    assert isinstance(counted, Counter) and counted.value == 5
+
+
+def test_an_entry_whose_labels_do_not_fit_its_family_is_left_out(page: Page) -> None:
+    for name in (b"sgateway_tokens_total", b"sgateway_tokens_total\0m\0prompt\0more", b"sgateway_no_such_total\0m"):
+        page.metrics.number(name)
+    measures, ours = counts(page, page.rows[1])
+    measures.tokens.child("m", "prompt").value += 5
+    families = {family.name: family for family in ours.merged().families}
+    assert list(families["gateway_tokens_total"].children) == [("m", "prompt")]
+
+
 def test_counters_beyond_the_page_are_told_and_harm_nobody(page: Page) -> None:
     page.metrics.number(b"s" + b"filler", METRIC_CELLS - 40)
     measures, ours = counts(page, page.rows[1])
