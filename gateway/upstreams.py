@@ -53,6 +53,8 @@ class Estate:
         self._pools: dict[Place, Pool] = {}
         #: No longer configured, and not yet empty.
         self._retired: list[Pool] = []
+        #: Both, by their backend's name: what its gauges add up, at each sweep.
+        self._by_name: dict[str, list[Pool]] = {}
         #: Every backend that may still have a task, of former configurations too.
         self.backends: list[Backend] = []
 
@@ -100,17 +102,23 @@ class Estate:
             pool.set_options(upstreams.options[place].max_idle, upstreams.options[place].idle_timeout)
         self.backends = [*(one for one in self.backends if one.busy), *upstreams.backends]
         self.recount()
+        self._sort()
         self._watch()
 
     def recount(self) -> None:
         """Peers of a configuration that was not taken over were counted too."""
         self.standing.doubtful = sum(not state.proven for state in self._states.values())
 
+    def _sort(self) -> None:
+        self._by_name = {}
+        for pool in self.pools:
+            self._by_name.setdefault(pool.name, []).append(pool)
+
     def _watch(self) -> None:
         connections = self.measures.upstream_connections
 
         def total(name: str, count: Callable[[Pool], int]) -> Callable[[], int]:
-            return lambda: sum(count(pool) for pool in self.pools if pool.name == name)
+            return lambda: sum(count(pool) for pool in self._by_name.get(name, ()))
 
         for name in {place.backend for place in self._pools}:
             if (name, "idle") not in connections.children:
@@ -127,7 +135,9 @@ class Estate:
         """Act on deadlines that are past; forget the retired that are empty."""
         for pool in self.pools:
             pool.sweep(now)
-        self._retired = [pool for pool in self._retired if pool.all]
+        if not all(pool.all for pool in self._retired):
+            self._retired = [pool for pool in self._retired if pool.all]
+            self._sort()
 
 
 class Upstreams:

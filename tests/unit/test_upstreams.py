@@ -1,0 +1,80 @@
+"""Peers' states and pools from one configuration to the next: what is kept, what is new, and what gauges say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.clock import Clock
+from gateway.config.schema import Config
+from gateway.observe.access import DirectLines
+from gateway.observe.counters import Measures
+from gateway.observe.logs import Level, Log, Stamp
+from gateway.page import Page, Seat
+from gateway.upstream.connection import UpstreamConnection
+from gateway.upstream.pool import Pool
+from gateway.upstreams import Estate, Upstreams
+from tests.unit.configuring import KEYED, loaded
+
+
+@pytest.fixture
+def estate() -> Iterator[Estate]:
+    page = Page.make(3)
+    log = Log(DirectLines([], "json"), Level.ERROR, Stamp())
+    yield Estate(Measures("1"), Clock(), log, Seat(page, page.rows[1], workers=2))
+    page.close()
+
+
+def backend(name: str, *urls: str, more: str = "") -> str:
+    listed = ", ".join(f'"{url}"' for url in urls)
+    return f'[[backends]]\nname = "{name}"\nendpoints = [{listed}]\nmodels = ["{name}-model"]\n{more}\n'
+
+
+def config(folder: Path, *backends: str) -> Config:
+    return loaded(folder, KEYED + "".join(backends))
+
+
+def adopt(estate: Estate, config: Config) -> Upstreams:
+    upstreams = Upstreams(config, estate, None)
+    estate.take_over(upstreams)
+    return upstreams
+
+
+def connected(pool: Pool, count: int) -> list[UpstreamConnection]:
+    """That many busy connections."""
+    made = [UpstreamConnection(pool) for _ in range(count)]
+    pool.all.update(made)
+    return made
+
+
+def busy(estate: Estate) -> dict[str, float]:
+    children = estate.measures.upstream_connections.children
+    return {name: gauge.read() for (name, state), gauge in children.items() if state == "busy"}
+
+
+def test_a_backends_gauge_counts_its_own_connections_until_the_last_is_gone(estate: Estate, tmp_path: Path) -> None:
+    adopt(estate, config(tmp_path, backend("a", "http://a:1", "http://a:2"), backend("b", "http://b:1")))
+    first, second, other = estate.pools
+    kept, leaving = connected(first, 1), connected(second, 2)
+    connected(other, 4)
+    assert busy(estate) == {"a": 3, "b": 4}
+    adopt(estate, config(tmp_path, backend("a", "http://a:1", "http://a:3")))
+    assert busy(estate) == {"a": 3, "b": 4}, "those that retire have them still"
+    for connection in leaving:
+        second.closed(connection)
+    estate.sweep(0.0)
+    assert busy(estate) == {"a": 1, "b": 4} and second not in estate.pools
+    connected(estate.pools[1], 8)
+    assert busy(estate) == {"a": 9, "b": 4}
+    first.closed(kept[0])
+    assert busy(estate) == {"a": 8, "b": 4}
+
+
+def test_a_gauge_asks_the_pools_of_its_backend_only(
+    estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adopt(estate, config(tmp_path, *(backend(f"b{at}", f"http://b:{at + 1}") for at in range(20))))
+    monkeypatch.setattr(Estate, "pools", property(lambda _: pytest.fail("all pools were gone through")))
+    assert sum(busy(estate).values()) == 0
