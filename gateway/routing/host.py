@@ -33,7 +33,11 @@ class Neighbours:
 
 
 class SharedPeerState(PeerState):
-    """A peer's state whose calls in flight the other workers see too."""
+    """A peer's state whose calls in flight the other workers see too.
+
+    After a reload the former state and its successor count in the same cell, so neither writes its own sum there: each
+    adds and takes away. No other process writes the cell.
+    """
 
     __slots__ = ("_cells", "column")
 
@@ -44,12 +48,12 @@ class SharedPeerState(PeerState):
         self.column = column
 
     def begin(self, now: float) -> bool:
-        self._cells[self.column] = self.in_flight + 1
+        self._cells[self.column] += 1
         return super().begin(now)
 
     def end(self) -> None:
         super().end()
-        self._cells[self.column] = self.in_flight
+        self._cells[self.column] -= 1
 
 
 class HostLeastConnections:

@@ -78,3 +78,25 @@ def test_a_gauge_asks_the_pools_of_its_backend_only(
     adopt(estate, config(tmp_path, *(backend(f"b{at}", f"http://b:{at + 1}") for at in range(20))))
     monkeypatch.setattr(Estate, "pools", property(lambda _: pytest.fail("all pools were gone through")))
     assert sum(busy(estate).values()) == 0
+
+
+def test_calls_under_way_before_and_after_a_change_of_a_peers_key_are_told_together(
+    estate: Estate, tmp_path: Path
+) -> None:
+    def keyed(token: str) -> Config:
+        auth = f'auth = {{ type = "bearer", token = "{token}" }}'
+        return config(tmp_path, backend("a", "http://a:1", more=auth))
+
+    (former,) = adopt(estate, keyed("first")).states.values()
+    former.begin(0.0)
+    former.begin(0.0)
+    (state,) = adopt(estate, keyed("second")).states.values()
+    assert state is not former
+    told = estate.seat.row.peers
+    state.begin(0.0)
+    assert told[0] == 3
+    former.end()
+    assert told[0] == 2
+    former.end()
+    state.end()
+    assert told[0] == 0 and not any(told)
