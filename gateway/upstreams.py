@@ -8,6 +8,7 @@ backends and model table). It refuses doors and keys (`gateway.generation`). An 
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,6 +29,14 @@ from gateway.upstream.pool import Address, Pool
 from gateway.upstream.tls import client_context
 
 
+class FileMark(NamedTuple):
+    """Tells a file from one that took its place. Nanoseconds, bytes."""
+
+    changed: int
+    size: int
+    inode: int
+
+
 class Place(NamedTuple):
     """What makes a peer the same peer: two connections may serve the same calls only where all of it is equal."""
 
@@ -35,6 +44,8 @@ class Place(NamedTuple):
     url: str
     tls: schema.UpstreamTls
     credentials: bytes
+    #: Which files those of *tls* are: a renewed certificate has the path of the former one.
+    files: tuple[FileMark, ...] = ()
 
 
 class Estate:
@@ -210,10 +221,11 @@ class Upstreams:
         http = HttpBackend(backend.name, backend.timeouts.connect, self._config.auth.query_param)
         self.backends.append(http)
         credentials = _credentials(backend.auth)
+        files = _files(backend.tls)
         peers = []
         targets = []
         for endpoint in endpoints:
-            place = Place(backend.name, endpoint.url, backend.tls, credentials)
+            place = Place(backend.name, endpoint.url, backend.tls, credentials, files)
             peer = self._peer(http, place, endpoint.weight)
             target = self._target(place, backend.pool)
             http.add(peer, target)
@@ -261,6 +273,12 @@ def _policy(backend: schema.Backend, balancer: Balancer) -> Policy:
         idle=timeouts.idle,
         total=timeouts.total,
     )
+
+
+def _files(tls: schema.UpstreamTls) -> tuple[FileMark, ...]:
+    """The marks of the files that are named. Raises OSError."""
+    found = [os.stat(file) for file in (tls.ca_file, tls.cert, tls.key) if file]
+    return tuple(FileMark(one.st_mtime_ns, one.st_size, one.st_ino) for one in found)
 
 
 def _credentials(auth: schema.UpstreamAuth) -> bytes:

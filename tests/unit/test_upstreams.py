@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.pool import Pool
 from gateway.upstreams import Estate, Upstreams
 from tests.unit.configuring import KEYED, loaded
+from tests.wire import tls
 
 
 @pytest.fixture
@@ -100,3 +103,20 @@ def test_calls_under_way_before_and_after_a_change_of_a_peers_key_are_told_toget
     former.end()
     state.end()
     assert told[0] == 0 and not any(told)
+
+
+@pytest.mark.parametrize("renewed", ["ca_file", "cert", "key"])
+def test_a_renewed_file_makes_a_new_pool_and_one_that_stayed_does_not(
+    renewed: str, estate: Estate, tmp_path: Path
+) -> None:
+    files = {"ca_file": "ca.pem", "cert": "client.pem", "key": "client.key"}
+    for name in files.values():
+        shutil.copy(tls.CERTS / name, tmp_path / name)
+    lines = ", ".join(f'{key} = "{tmp_path / name}"' for key, name in files.items())
+    told = config(tmp_path, backend("a", "https://a:1", "https://a:2", more=f"tls = {{ {lines} }}"))
+    before = list(adopt(estate, told).pools.values())
+    assert list(adopt(estate, told).pools.values()) == before
+    shutil.copy(tmp_path / files[renewed], tmp_path / "new")
+    os.replace(tmp_path / "new", tmp_path / files[renewed])
+    after = list(adopt(estate, told).pools.values())
+    assert len(after) == 2 and not {*after} & {*before}
