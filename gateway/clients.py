@@ -137,6 +137,12 @@ class Clients:
         for connection in self.open:
             connection.adopt()
 
+    def wear_out(self) -> None:
+        """From now on every answer but a running one's says Connection: close, so that no client is surprised."""
+        self.limits.keepalive_requests = 1
+        for connection in self.open:
+            connection.wear_out()
+
     def shed(self, count: int) -> None:
         """Let *count* clients come back on a new connection: their next answer says Connection: close."""
         for connection in islice(self.open, count):

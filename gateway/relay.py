@@ -17,7 +17,7 @@ from gateway.errors import RETRY_AFTER, Fault, Kind
 from protocols import sse
 from protocols.http1.framing import LAST_CHUNK, chunk
 from protocols.http1.response import STATUS_LINES, ResponseHead, own_head
-from protocols.openai.ends import says_end
+from protocols.openai.ends import breaks_off, says_end
 from protocols.openai.errors import error_body
 from protocols.openai.usage import USAGE_KEY, USAGE_NULL, USAGE_WINDOW, find_usage, usage_of_chunk
 
@@ -65,7 +65,9 @@ def answer_fault(call: Call, fault: Fault, date: bytes) -> None:
     head = own_head(kind.status, b"application/json", len(body))
     call.fault = fault
     more = _RETRY_AFTER if kind.status in (429, 503) else b""
-    if kind is Kind.BAD_METHOD:
+    if kind is Kind.NO_KEY:
+        more = b"www-authenticate: Bearer\r\n"  # RFC 9110 section 15.5.2
+    elif kind is Kind.BAD_METHOD:
         more = b"allow: " + b", ".join(call.endpoint.methods) + b"\r\n"
     answer_whole(call, head, body, date, more)
 
@@ -245,7 +247,13 @@ class EventSink:
 
     @property
     def is_cut(self) -> bool:
-        """Whether the end of the connection is all that ended the stream: nobody can tell that from a cut."""
+        """Whether the last event stops half way, or the connection's end is all that ended the stream.
+
+        Nobody can tell the latter from a cut.
+        """
+        data = sse.data_of(self._tail) if self._tail else None
+        if data is not None and breaks_off(data):
+            return True
         return not self._said_end and not says_end(self._tail)
 
     @property

@@ -117,6 +117,7 @@ class Worker:
         gateway.log.info("draining", calls=len(gateway.proxy.active))
         # 1. Readiness says no, but connections are accepted: load balancers take a moment to notice.
         gateway.drain.begun = True
+        gateway.clients.wear_out()
         if self._leave.pre_stop:
             await self._wait(settings.pre_stop, lambda: False)
         # 2. No new connections.

@@ -42,6 +42,7 @@ _DROPPED: Final = frozenset(
         b"date",
         b"server",
         b"set-cookie",
+        b"strict-transport-security",
         b"via",
         b"alt-svc",
         b"x-request-id",
@@ -51,6 +52,9 @@ _DROPPED: Final = frozenset(
         b"x-accel-buffering",
     }
 )
+
+#: Who may read an answer from another origin is the gateway's to say (Fetch standard, section 3.2).
+_CORS: Final = b"access-control-"
 
 #: One line, understood: name, value, and the line to relay (empty where the field ends here).
 Line = tuple[bytes, bytes, bytes]
@@ -233,7 +237,8 @@ def _learn_line(line: bytes) -> Line:
         raise WireError(Wrong.BAD_HEAD, "a line of the response head is not name: value")
     name = raw.lower()
     value = value.strip(b" \t")
-    known = (name, value, b"" if name in _DROPPED else b"%b: %b\r\n" % (name, value))
+    dropped = name in _DROPPED or name.startswith(_CORS)
+    known = (name, value, b"" if dropped else b"%b: %b\r\n" % (name, value))
     if name not in _VOLATILE and len(line) <= _LINE_LENGTH_LIMIT:
         if len(_LINES) >= _LINES_LIMIT:
             _LINES.clear()

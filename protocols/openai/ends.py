@@ -1,13 +1,17 @@
 """How a stream of events says that it is over, where its framing cannot.
 
-Owns that one question. A stream that ends with its connection looks the same whether it is whole or cut; every known
-backend says the end in its events too.
+Owns that one question, and whether its last event is whole. A stream that ends with its connection looks the same
+whether it is whole or cut; every known backend says the end in its events too.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Final
+
+import msgspec
+
+_decode: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 #: Chat and completions: [DONE], or a finish_reason that is not null. Responses, images and audio: a last named event.
 #: Inside generated text every quote would be escaped, so none of these can be text.
@@ -18,6 +22,17 @@ _END: Final = re.compile(
     rb'|speech\.audio\.done|transcript\.text\.done)"'
     rb'|"error"\s*:\s*[{"]'
 )
+
+
+def breaks_off(data: bytes) -> bool:
+    """Whether *data*, an event's, is JSON that stops half way."""
+    if data[:1] not in (b"{", b"["):
+        return False
+    try:
+        _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return True
+    return False
 
 
 def says_end(events: bytes) -> bool:

@@ -179,6 +179,7 @@ PROMISED = {
     "gateway_body_budget_bytes": (Type.GAUGE, ()),
     "gateway_loop_lag_seconds": (Type.HISTOGRAM, ()),
     "gateway_access_dropped_total": (Type.COUNTER, ()),
+    "gateway_accept_pauses_total": (Type.COUNTER, ()),
     "gateway_peer_cooldowns_total": (Type.COUNTER, ("upstream", "endpoint")),
     "gateway_build_info": (Type.GAUGE, ("version",)),
     "gateway_metrics_folded_total": (Type.COUNTER, ("family",)),

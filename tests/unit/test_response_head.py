@@ -305,3 +305,9 @@ def test_the_gateways_own_head_is_one_that_it_would_read() -> None:
     assert b"".join(own.lines) == b"content-type: text/event-stream; charset=utf-8\r\n"
     bare = own_head(204, b"", 0)
     assert (bare.lines, bare.length, bare.is_event_stream) == ([], 0, False)
+
+
+def test_who_may_read_it_elsewhere_is_not_the_upstreams_to_say() -> None:
+    lines = b"Access-Control-Allow-Origin: *\r\nACCESS-CONTROL-MAX-AGE: 5\r\nStrict-Transport-Security: max-age=1"
+    head = parse_response_head(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + lines)
+    assert head.lines == []

@@ -140,3 +140,19 @@ def test_a_request_half_read_at_the_signal_is_still_served(stage: Stage) -> None
     response = client.response()
     assert response.status == 200
     gateway.wait_exit(0)
+
+
+def test_answers_say_that_their_connection_closes_as_soon_as_the_drain_begins(stage: Stage) -> None:
+    """A client that keeps its connection must not find it closed amid its next request."""
+    gateway = stage.gateway(configuration(backend(stage.upstream()), server={"pre_stop": "2s"}))
+    warm = stage.connect(gateway)
+    warm.chat()
+    assert warm.response().header("connection") is None
+    gateway.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: gateway.ask("GET", "/health/ready").status == 503, "the drain begins")
+    warm.chat()
+    assert warm.response().header("connection") == "close"
+    fresh = stage.connect(gateway)
+    fresh.chat()
+    assert fresh.response().header("connection") == "close"
+    gateway.wait_exit(0)

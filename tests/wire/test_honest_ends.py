@@ -173,3 +173,21 @@ def test_an_error_event_amid_the_stream_passes_as_it_is(connect: Connect, upstre
     upstream.answer = answers.stream(events)
     response = streamed(connect())
     assert response.complete and response.events == events
+
+
+def test_a_stream_that_is_framed_to_its_end_but_stops_within_an_event_is_broken(
+    connect: Connect, gateway: Gateway, upstream: Upstream
+) -> None:
+    """The framing is whole, what it holds is not: half an event must not look like the end."""
+
+    def script(x: Exchange) -> None:
+        x.send(answers.head(200, answers.SSE_TYPE, ("transfer-encoding", "chunked")))
+        x.send(answers.chunk(answers.event({"content": "a"})) + answers.chunk(b'data: {"id": "x') + answers.LAST_CHUNK)
+
+    upstream.answer = script
+    client = connect()
+    client.chat(stream=True)
+    response = client.response()
+    assert not response.complete and b'"error"' in response.events[-1]
+    assert b'"id": "x' not in response.body
+    assert gateway.wait_call(request_id=client.id)["ending"] == "UD"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.wire import answers
+from tests.wire import answers, tls
 from tests.wire.accepted import Gate
 from tests.wire.client import KEY, Client, Incomplete, chat_request
 from tests.wire.process import Configuration, Gateway, to_toml, wait_until
@@ -204,3 +205,14 @@ def test_a_file_that_cannot_be_read_to_its_end_is_given_up(stage: Stage) -> None
     refused = "the configuration is refused, the former one stays"
     wait_until(lambda: any(line["msg"] == refused for line in gateway.log_lines()), "it is given up", timeout=15.0)
     assert reload(gateway, merge(config, {"server": {"pre_stop": "1ms"}}))["generation"] == 2
+
+
+def test_a_renewed_authority_of_an_upstream_is_taken_from_the_same_path(stage: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "authority.pem"
+    shutil.copy(tls.CERTS / "nobody.pem", file)
+    config = configuration(backend(stage.upstream(tls=tls.server()), tls={"ca_file": str(file)}))
+    gateway = stage.gateway(config)
+    assert gateway.ask("POST", CHAT, chat_request()).status == 502
+    shutil.copy(tls.CA, file)
+    reload(gateway, config)
+    assert gateway.ask("POST", CHAT, chat_request()).status == 200
