@@ -26,7 +26,7 @@ _END: Final = re.compile(
 
 def breaks_off(data: bytes) -> bool:
     """Whether *data*, an event's, is JSON that stops half way."""
-    if data[:1] not in (b"{", b"["):
+    if data[:1] not in (b"{", b"[") or data == b"[DONE]":
         return False
     try:
         _decode(data)

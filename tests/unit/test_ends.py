@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protocols.openai.ends import says_end
+from protocols.openai.ends import breaks_off, says_end
 
 ENDS = {
     "chat [DONE]": b"data: [DONE]",
@@ -67,3 +67,13 @@ def test_no_other_event_says_so(end: bytes, event: bytes) -> None:
     other = DELTA + end * 2
     for events in (event, event + end * 2, other + event + end * 2, event + end * 2 + other):
         assert not says_end(events)
+
+
+@pytest.mark.parametrize("data", [b'{"id": "x', b'{"a": [1, 2', b"[", b"[DO", b'{"a": 1}}', b'{"a": "\xff"}x'])
+def test_json_that_stops_half_way_breaks_off(data: bytes) -> None:
+    assert breaks_off(data)
+
+
+@pytest.mark.parametrize("data", [b"[DONE]", b"{}", b'{"a": [1, {"b": null}]}', b"[]", b"hello", b"", b"12"])
+def test_whole_json_and_what_is_none_does_not_break_off(data: bytes) -> None:
+    assert not breaks_off(data)
