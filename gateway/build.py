@@ -23,7 +23,7 @@ from gateway.observe.exposition import collectors
 from gateway.observe.logs import Level, Log, Stamp
 from gateway.observe.processes import HostProcesses
 from gateway.observe.shared import SharedCounts
-from gateway.page import CONNECTIONS, GENERATION, PID, Seat, alone
+from gateway.page import CONNECTIONS, PID, Seat, alone
 from gateway.proxy import Proxy
 from gateway.settle import Settler
 from gateway.upstream.discovery import Discovery
@@ -94,7 +94,6 @@ class Gateway:
     def _begin(self, generation: Generation) -> None:
         self.generation = generation
         self.estate.take_over(generation.upstreams)
-        self.seat.row.cells[GENERATION] = generation.number
 
     def accept(self) -> asyncio.Protocol:
         """The protocol of a socket that was accepted."""

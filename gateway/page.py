@@ -29,7 +29,7 @@ _MAGIC_CELL, _LAYOUT_CELL, _ROWS_CELL, _FOLDS_CELL = range(4)
 _HEADER_CELLS: Final = 64
 
 #: The first cells of each row.
-PID, CONNECTIONS, GENERATION = range(3)
+PID, CONNECTIONS = range(2)
 _FIXED_CELLS: Final = 8
 #: Names of peers in a page's lifetime: they are never taken back; those beyond are balanced by each worker's own count.
 PEERS_LIMIT: Final = 1024
@@ -58,7 +58,7 @@ class Row:
 
     def __init__(self, number: int, cells: memoryview[int]) -> None:
         self.number = number
-        #: `PID`, `CONNECTIONS`, `GENERATION`.
+        #: `PID`, `CONNECTIONS`.
         self.cells = cells[:_FIXED_CELLS]
         #: Calls in flight, by the peer's number in `Page.peers`.
         self.peers = cells[_FIXED_CELLS : _FIXED_CELLS + PEERS_LIMIT]

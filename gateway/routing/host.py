@@ -59,7 +59,8 @@ class SharedPeerState(PeerState):
 class HostLeastConnections:
     """The fewest calls in flight on the whole host for its weight; ties at random.
 
-    Of many peers two are drawn at random and the less busy one is taken: that is nearly as even.
+    Of many peers two are drawn at random and the less busy one is taken: that is nearly as even. The loop is that of
+    `LeastConnections` written again: a call for each peer's load would be paid by every call of every gateway.
     """
 
     def __init__(self, neighbours: Neighbours) -> None:
