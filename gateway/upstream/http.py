@@ -19,6 +19,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from gateway.call import Attempt, Call
+from gateway.clock import within
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.routing.endpoints import Body
 from gateway.routing.peer import Peer
@@ -121,7 +122,7 @@ class HttpBackend:
     async def _connect(self, request: bytes, attempt: Attempt, target: Target) -> None:
         """Connect and send; cancelled by the attempt's abort."""
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with within(self._connect_timeout):
                 connection = await target.pool.open()
             connection.send(attempt, request)
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway import clock as module
-from gateway.clock import SWEEP_INTERVAL, Clock
+from gateway.clock import STALL, SWEEP_INTERVAL, TURN, Clock, within
 
 
 class Handle:
@@ -202,3 +204,58 @@ def test_a_sweep_that_raises_stops_neither_the_others_nor_the_clock(loop: Loop) 
     loop.run(2 * SWEEP_INTERVAL)
     assert len(swept) == 2
     assert [error.args for error in errors] == [(now,) for now in swept]
+
+
+def test_time_in_which_the_loop_stood_still_counts_for_no_deadline(loop: Loop) -> None:
+    clock = started(loop)
+    swept: list[float] = []
+    clock.every_sweep(swept.append)
+    loop.run(10 * SWEEP_INTERVAL)
+    before = clock.now
+    loop.run(SWEEP_INTERVAL + 2.0, late=2.0)
+    loop.run(SWEEP_INTERVAL + 2 * TURN)
+    assert swept[10] - before == pytest.approx(SWEEP_INTERVAL, abs=0.01)
+    assert clock.now - before == pytest.approx(2 * SWEEP_INTERVAL, abs=0.01)
+    assert clock.lag == pytest.approx(0.0, abs=0.01)
+
+
+def test_what_begins_after_a_stall_has_its_whole_time_before_any_deadline_is_judged(loop: Loop) -> None:
+    clock = started(loop)
+    swept: list[float] = []
+    clock.every_sweep(swept.append)
+    late = loop.armed.pop()
+    loop._go_to(late.due + 2.0)
+    late.step(*late.args)
+    assert swept == []  # the sockets are read first
+    assert clock.lag == pytest.approx(2.0)
+    begun = clock.now
+    loop.run(TURN)
+    assert swept == pytest.approx([begun + TURN])
+
+
+def test_a_loop_that_stands_still_again_and_again_puts_no_deadline_off_for_ever(loop: Loop) -> None:
+    clock = started(loop)
+    swept: list[float] = []
+    clock.every_sweep(swept.append)
+    for _ in range(20):
+        loop.run(1.0, late=STALL + 0.3)
+    passed = loop.now - 1_000.0
+    assert clock.now - 1_000.0 > 0.9 * passed
+    assert len(swept) > 10
+
+
+def test_a_limit_is_not_reached_by_a_loop_that_stood_still() -> None:
+    async def wait(delay: float) -> bool:
+        running = asyncio.get_running_loop()
+        came = running.create_future()
+        try:
+            async with within(0.05):
+                running.call_later(delay, came.set_result, None)
+                running.call_soon(time.sleep, STALL + 0.1)  # both timers are due when it goes on
+                await came
+        except TimeoutError:
+            return False
+        return True
+
+    assert asyncio.run(wait(0.1))
+    assert not asyncio.run(wait(5.0))
