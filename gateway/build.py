@@ -14,7 +14,7 @@ from gateway.admission.budget import ByteBudget
 from gateway.arrival import Arrivals
 from gateway.call import Backend
 from gateway.clients import Clients
-from gateway.clock import Clock
+from gateway.clock import Clock, monotonic_ns
 from gateway.config import schema
 from gateway.generation import Generation
 from gateway.observe.access import AccessLog, outlet
@@ -22,8 +22,9 @@ from gateway.observe.counters import Measures
 from gateway.observe.exposition import collectors
 from gateway.observe.logs import Level, Log, Stamp
 from gateway.observe.processes import HostProcesses
+from gateway.observe.rows import HostRows
 from gateway.observe.shared import SharedCounts
-from gateway.page import CONNECTIONS, PID, Seat, alone
+from gateway.page import BEAT, CONNECTIONS, GENERATION, LAG, PID, Seat, alone
 from gateway.proxy import Proxy
 from gateway.settle import Settler
 from gateway.upstream.discovery import Discovery
@@ -35,15 +36,6 @@ SKEW: Final = 1.5
 SKEW_FLOOR: Final = 16
 
 
-class Drain:
-    """Whether the worker goes down; readiness tells it before anything else changes."""
-
-    __slots__ = ("begun",)
-
-    def __init__(self) -> None:
-        self.begun = False
-
-
 class Gateway:
     """The live objects of one worker, as `gateway.worker` starts and ends them."""
 
@@ -52,9 +44,8 @@ class Gateway:
         self.seat = seat = seat or alone()
         self.measures = Measures(__version__)
         self.shared = SharedCounts(seat, self.measures.registry, lambda: Measures(__version__).registry)
-        self.system = collectors(HostProcesses(self._pids))
+        self.system = collectors(HostProcesses(self._pids), HostRows(seat))
         self.clock = Clock()
-        self.drain = Drain()
         self.lines = _lines(config.logging, self.measures)
         stamp = Stamp()
         level = Level[config.logging.level.upper()]
@@ -93,6 +84,7 @@ class Gateway:
 
     def _begin(self, generation: Generation) -> None:
         self.generation = generation
+        self.seat.row.cells[GENERATION] = generation.number
         self.estate.take_over(generation.upstreams)
 
     def accept(self) -> asyncio.Protocol:
@@ -141,7 +133,14 @@ class Gateway:
         clock.every_sweep(lambda now: self.lines.flush())
         clock.every_sweep(lambda now: self.shared.publish())
         clock.every_sweep(self.estate.neighbours.sweep)
+        clock.every_sweep(self._report)
         clock.every_sweep(self._even_out)
+
+    def _report(self, now: float) -> None:
+        """Tell the others that the loop turns, and how late."""
+        cells = self.seat.row.cells
+        cells[LAG] = int(self.clock.lag * 1e9)
+        cells[BEAT] = monotonic_ns()
 
     def _even_out(self, now: float) -> None:
         """Tell the others how many connections this worker has, and shed some where it has far more than they."""

@@ -97,7 +97,7 @@ def _doors(
     config: schema.Config, gateway: Gateway, routes: Routes, generation: int
 ) -> tuple[dict[bytes, Door], list[tuple[bytes, Door]]]:
     """Every path that the gateway knows by itself; what backends list beside them is the front's."""
-    health = Health(routes, gateway.clock, generation, lambda: gateway.drain.begun)
+    health = Health(routes, gateway.seat, generation)
     models = Models(routes)
     operations: dict[str, Operation] = {
         "/health": health.health,

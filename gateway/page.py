@@ -22,20 +22,22 @@ from typing import Final, NamedTuple
 _CELL: Final = 8
 _MAGIC: Final = 0x48454144_52414345  # "HEADRACE"
 #: Another number where the layout changes: an upgrade then begins with a new page.
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 
 # The header's cells.
 _MAGIC_CELL, _LAYOUT_CELL, _ROWS_CELL, _FOLDS_CELL = range(4)
 _HEADER_CELLS: Final = 64
 
-#: The first cells of each row.
-PID, CONNECTIONS = range(2)
-_FIXED_CELLS: Final = 8
+#: The first cells of each row: `STATE` is one of the three below; `BEAT` the last sweep, monotonic nanoseconds; `LAG`
+#: by how many it was late. Of the supervisor's row only `STATE` is used: whether the host goes down.
+PID, CONNECTIONS, GENERATION, STATE, BEAT, LAG = range(6)
+STARTING, SERVING, LEAVING = range(3)
+_FIXED_CELLS: Final = 16
 #: Names of peers in a page's lifetime: they are never taken back; those beyond are balanced by each worker's own count.
 PEERS_LIMIT: Final = 1024
 #: Cells of counters: a few for each label set, some twenty for a histogram's.
 METRIC_CELLS: Final = 64 << 10
-_ROW_CELLS: Final = _FIXED_CELLS + PEERS_LIMIT + METRIC_CELLS
+_ROW_CELLS: Final = _FIXED_CELLS + 2 * PEERS_LIMIT + METRIC_CELLS
 
 #: Bytes of each directory's names.
 _PEER_NAMES: Final = 256 << 10
@@ -54,25 +56,28 @@ class PageError(Exception):
 class Row:
     """The cells of one process: it alone writes them."""
 
-    __slots__ = ("cells", "metrics", "number", "peers")
+    __slots__ = ("cells", "metrics", "number", "peers", "words")
 
     def __init__(self, number: int, cells: memoryview[int]) -> None:
         self.number = number
-        #: `PID`, `CONNECTIONS`.
+        #: `PID` and the following.
         self.cells = cells[:_FIXED_CELLS]
+        cells = cells[_FIXED_CELLS:]
         #: Calls in flight, by the peer's number in `Page.peers`.
-        self.peers = cells[_FIXED_CELLS : _FIXED_CELLS + PEERS_LIMIT]
+        self.peers = cells[:PEERS_LIMIT]
+        #: The last word on each peer, by the same number (`gateway.routing.peer`).
+        self.words = cells[PEERS_LIMIT : 2 * PEERS_LIMIT]
         #: What was counted, by the entries of `Page.metrics`.
-        self.metrics = cells[_FIXED_CELLS + PEERS_LIMIT :]
+        self.metrics = cells[2 * PEERS_LIMIT :]
 
     def release(self) -> None:
         """Let go of the memory."""
-        for part in (self.cells, self.peers, self.metrics):
+        for part in (self.cells, self.peers, self.words, self.metrics):
             part.release()
 
     def clear(self) -> None:
         """Make it as if nobody had used it; its writer must be dead."""
-        for part in (self.cells, self.peers, self.metrics):
+        for part in (self.cells, self.peers, self.words, self.metrics):
             part[:] = memoryview(bytes(len(part) * _CELL)).cast("q")
 
     def __repr__(self) -> str:
@@ -228,6 +233,19 @@ class Page:
     def neighbours(self, own: Row) -> list[Row]:
         """The rows of the other processes that live."""
         return [row for row in self.rows if row.cells[PID] and row.number != own.number]
+
+    def serving(self) -> list[Row]:
+        """The rows of the workers that take calls: not those that start, or that end."""
+        return [row for row in self.rows[1:] if row.cells[STATE] == SERVING]
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the whole host goes down."""
+        return self.rows[0].cells[STATE] == LEAVING
+
+    def leave(self) -> None:
+        """The whole host goes down; called by the supervisor."""
+        self.rows[0].cells[STATE] = LEAVING
 
     def steady(self) -> Iterator[None]:
         """Iterate once, and again while sums were moved between rows in the meantime."""

@@ -134,7 +134,7 @@ class Proxy:
         call.at_head = call.at_first = monotonic_ns()
         attempt.response = head
         state = attempt.peer.state
-        if not state.proven:
+        if not state.heard:
             state.answered()
         state.end()
         call.attempt = None

@@ -376,6 +376,7 @@ class Supervisor:
 
     def _leave(self, *, pre_stop: bool = False) -> None:
         self._leaving += 1
+        self._page.leave()
         self._due.clear()
         server = self._config.server
         given = server.pre_stop + server.drain_timeout if self._leaving == 1 else 0.0

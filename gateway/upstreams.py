@@ -77,7 +77,7 @@ class Estate:
         if self.seat.workers > 1:
             column = self.seat.page.peers.number(f"{place.backend}\0{place.url}".encode())
             if column is not None:
-                return SharedPeerState(self.standing, self.seat.row.peers, column)
+                return SharedPeerState(self.standing, self.seat.row, column)
             self.log.warning("a peer's load is not shared between workers: too many peers", endpoint=place.url)
         return PeerState(self.standing)
 
@@ -144,6 +144,8 @@ class Estate:
 
     def sweep(self, now: float) -> None:
         """Act on deadlines that are past; forget the retired that are empty."""
+        for state in self._states.values():
+            state.heard = False
         for pool in self.pools:
             pool.sweep(now)
         if not all(pool.all for pool in self._retired):

@@ -19,7 +19,7 @@ from gateway.channel import Adopt, Adopted, Channel, Closing, Failed, Leave, Rea
 from gateway.config.schema import Config
 from gateway.errors import Fault, Kind, Side
 from gateway.gate import Gate
-from gateway.page import Seat
+from gateway.page import LEAVING, SERVING, STATE, Seat
 
 #: Seconds that cut or finished answers get to leave before their sockets are closed.
 FLUSH_TIME: Final = 2.0
@@ -76,6 +76,7 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
+        gateway.seat.row.cells[STATE] = SERVING
         self._control.send(Ready())
         await self._told.wait()
         await self._drain(gateway, gate)
@@ -115,8 +116,8 @@ class Worker:
         """Go down without breaking a promise; a second signal skips the waiting."""
         settings = gateway.generation.config.server
         gateway.log.info("draining", calls=len(gateway.proxy.active))
-        # 1. Readiness says no, but connections are accepted: load balancers take a moment to notice.
-        gateway.drain.begun = True
+        # 1. Readiness says no if the whole host ends, but connections are accepted: load balancers are slow to notice.
+        gateway.seat.row.cells[STATE] = LEAVING
         gateway.clients.wear_out()
         if self._leave.pre_stop:
             await self._wait(settings.pre_stop, lambda: False)

@@ -1,52 +1,55 @@
-"""Health: alive, ready, and what stands behind the gateway.
+"""Health: alive, ready, and what stands behind the gateway; of the whole host, whichever worker is asked.
 
-Owns the three answers. It refuses to probe backends; a backend counts as healthy while one of its peers is not
-cooling down. Made by `gateway.generation`.
+Owns the three answers. It refuses to probe backends, and to judge peers (`gateway.routing.host`); a backend counts as
+healthy while one of its peers is. Made by `gateway.generation`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import orjson
 
 from gateway import __version__
 from gateway.call import Answer, Call
-from gateway.clock import Clock
+from gateway.page import GENERATION, Seat
+from gateway.routing.host import Hearsay
 from gateway.routing.routes import Routes
 
 _JSON = b"application/json"
 
 
 class Health:
-    """*generation* is the configuration's number. *draining*: the worker still serves, but wants no new callers."""
+    """*generation* is the number of the configuration that has *routes*."""
 
-    def __init__(self, routes: Routes, clock: Clock, generation: int, draining: Callable[[], bool]) -> None:
+    def __init__(self, routes: Routes, seat: Seat, generation: int) -> None:
         self._routes = routes
-        self._clock = clock
+        self._page = seat.page
+        self._hearsay = Hearsay(seat)
         self._generation = generation
-        self._draining = draining
 
     def live(self, call: Call) -> Answer:
         """The process runs and its loop turns."""
         return Answer(200, _JSON, b'{"status":"alive"}')
 
     def ready(self, call: Call) -> Answer:
-        """Whether a load balancer should send callers here."""
-        if self._draining():
+        """Whether a load balancer should send callers here: until the host goes down, not just one of its workers."""
+        if self._page.leaving:
             return Answer(503, _JSON, b'{"status":"draining"}')
         return Answer(200, _JSON, b'{"status":"ready"}')
 
     def health(self, call: Call) -> Answer:
-        """Status, version and the count of backends; always 200 while the gateway itself is well."""
+        """Status, version and the count of backends; always 200 while the gateway itself is well.
+
+        `generation` is the least that a worker serves: once it is a reload's number, the reload is everywhere.
+        """
         groups = list(self._routes.groups.values())
-        now = self._clock.now
-        healthy = sum(any(peer.state.available(now) for peer in group.peers) for group in groups)
-        status = "draining" if self._draining() else "healthy" if healthy == len(groups) else "degraded"
+        healthy = sum(any(self._hearsay.is_well(peer.state) for peer in group.peers) for group in groups)
+        serving = self._page.serving()
+        status = "draining" if self._page.leaving else "healthy" if healthy == len(groups) else "degraded"
         body = {
             "status": status,
             "version": __version__,
-            "generation": self._generation,
+            "generation": min((row.cells[GENERATION] for row in serving), default=self._generation),
+            "workers": len(serving),
             "backends": {"total": len(groups), "healthy": healthy, "unhealthy": len(groups) - healthy},
         }
         return Answer(200, _JSON, orjson.dumps(body))

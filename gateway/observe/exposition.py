@@ -23,13 +23,14 @@ TEXT: Final = b"text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
-def collectors(processes: Collector) -> CollectorRegistry:
-    """What is shown behind our own families: the *processes*, and the platform.
+def collectors(*own: Collector) -> CollectorRegistry:
+    """What is shown behind our own families: what *own* collect, and the platform.
 
     They hold no state but where /proc is. The gc collector is left out: it hooks into every collection.
     """
     registry = CollectorRegistry()
-    registry.register(processes)
+    for collector in own:
+        registry.register(collector)
     PlatformCollector(registry=registry)
     return registry
 

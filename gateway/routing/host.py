@@ -1,7 +1,7 @@
-"""Calls in flight on the whole host: what the other workers have under way counts as a peer's load.
+"""Peers as the whole host sees them: their calls in flight in all workers, and who has the last word on them.
 
-Owns `Neighbours` (what the other workers' rows say), `SharedPeerState` (which tells them) and the balancer over both.
-It refuses the page's layout (`gateway.page`). Made by `gateway.upstreams` where there are several workers.
+Owns `Neighbours` (what the other workers' rows say), `SharedPeerState` (which tells them), the balancer over both, and
+`Hearsay`. It refuses the page's layout (`gateway.page`). Made by `gateway.upstreams` where there are several workers.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from random import random, sample
 from typing import Final
 
-from gateway.page import Seat
-from gateway.routing.peer import Peer, PeerState, Standing
+from gateway.page import Row, Seat
+from gateway.routing.peer import Peer, PeerState, Standing, speaks_well
 
 _INFINITE: Final = float("inf")
 #: Up to so many peers are all looked at: each costs a look into every row.
@@ -33,17 +33,18 @@ class Neighbours:
 
 
 class SharedPeerState(PeerState):
-    """A peer's state whose calls in flight the other workers see too.
+    """A peer's state whose calls in flight, and the last word on it, the other workers see too.
 
     After a reload the former state and its successor count in the same cell, so neither writes its own sum there: each
     adds and takes away. No other process writes the cell.
     """
 
-    __slots__ = ("_cells", "column")
+    __slots__ = ("_cells", "_words", "column")
 
-    def __init__(self, standing: Standing, cells: memoryview[int], column: int) -> None:
+    def __init__(self, standing: Standing, row: Row, column: int) -> None:
         super().__init__(standing)
-        self._cells = cells
+        self._cells = row.peers
+        self._words: memoryview[int] | None = row.words
         #: The peer's number on the page.
         self.column = column
 
@@ -54,6 +55,37 @@ class SharedPeerState(PeerState):
     def end(self) -> None:
         super().end()
         self._cells[self.column] -= 1
+
+    def leave(self) -> None:
+        super().leave()
+        self._words = None  # its cell is its successor's
+
+    def _say(self, cool: int) -> None:
+        super()._say(cool)
+        if self._words is not None:
+            self._words[self.column] = self.word
+
+
+class Hearsay:
+    """What the host says of its peers: every live worker's last word on a peer is heard, and the last of all holds.
+
+    So an answer that any worker got since speaks for a peer that another worker failed at, and a failure that is newer
+    than all answers speaks against it, until its cool-down is over (as Envoy's ejection, it ends by itself). A peer on
+    which there is no word is well: nobody has tried it. Words are told by what happened to calls, so a worker that is
+    replaced, that has just begun, or that stands still says nothing; and what it said before, a later word outdoes.
+    """
+
+    __slots__ = ("_seat",)
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+
+    def is_well(self, state: PeerState) -> bool:
+        word = state.word
+        if isinstance(state, SharedPeerState):
+            others = self._seat.page.neighbours(self._seat.row)
+            word = max([word, *(row.words[state.column] for row in others)])
+        return speaks_well(word)
 
 
 class HostLeastConnections:

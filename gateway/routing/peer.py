@@ -8,12 +8,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gateway.clock import monotonic_ns
+
 if TYPE_CHECKING:
     from gateway.call import Backend
 
 #: Seconds that a peer is skipped after its first failure; doubled with each further one, up to the limit.
 COOL_DOWN: Final = 1.0
 COOL_DOWN_LIMIT: Final = 30.0
+
+
+#: A word on a peer, as workers tell each other: monotonic milliseconds, above bits for those of the cool-down that
+#: began then, 0 where it answered; 0 in all is no word. So of several words the largest is the last, a bad one wins a
+#: tie, and all of it is one cell, which is never torn.
+_COOL_BITS: Final = 16
+_COOL_MASK: Final = (1 << _COOL_BITS) - 1
+_MILLI: Final = 1_000_000
+
+
+def speaks_well(word: int) -> bool:
+    """Whether *word* does not keep anybody from its peer now: there is none, it was a good one, or its time is over."""
+    cool = word & _COOL_MASK
+    return not cool or monotonic_ns() // _MILLI >= (word >> _COOL_BITS) + cool
 
 
 class Standing:
@@ -32,7 +48,7 @@ class PeerState:
     peer that fails at once is always the least busy and would draw every call (RELIABILITY's black hole).
     """
 
-    __slots__ = ("_standing", "failures", "in_flight", "proven", "retry_at", "turn")
+    __slots__ = ("_standing", "failures", "heard", "in_flight", "proven", "retry_at", "turn", "word")
 
     def __init__(self, standing: Standing) -> None:
         self._standing = standing
@@ -43,6 +59,10 @@ class PeerState:
         self.failures = 0
         #: Monotonic seconds before which an unproven peer is skipped.
         self.retry_at = 0.0
+        #: Whether it answered since the last sweep: so often its good word is renewed, and no oftener.
+        self.heard = False
+        #: The last word on it.
+        self.word = 0
         #: The running weight of smooth weighted round robin.
         self.turn = 0
 
@@ -72,7 +92,10 @@ class PeerState:
             raise AssertionError("a peer's in-flight count fell below zero")
 
     def answered(self) -> None:
-        """The peer sent a response head: it is there."""
+        """The peer sent a response head: it is there. Need not be called while it is `heard`."""
+        if not self.heard:
+            self.heard = True
+            self._say(0)
         if not self.proven:
             self.proven = True
             self.failures = 0
@@ -89,8 +112,15 @@ class PeerState:
             self.proven = False
             self._standing.doubtful += 1
         self.failures += 1
-        self.retry_at = now + self._cool_down(self.failures - 1)
+        cool = self._cool_down(self.failures - 1)
+        self.retry_at = now + cool
+        self.heard = False
+        self._say(int(cool * 1000))
         return True
+
+    def _say(self, cool: int) -> None:
+        """Tell what is known of it: it answered, or a cool-down of so many milliseconds begins."""
+        self.word = monotonic_ns() // _MILLI << _COOL_BITS | cool
 
     @staticmethod
     def _cool_down(doublings: int) -> float:
