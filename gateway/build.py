@@ -132,7 +132,7 @@ class Gateway:
         clock.every_sweep(lambda now: measures.registry.fold())
         clock.every_sweep(lambda now: self.lines.flush())
         clock.every_sweep(lambda now: self.shared.publish())
-        clock.every_sweep(self.estate.neighbours.sweep)
+        clock.every_sweep(self.estate.host.sweep)
         clock.every_sweep(self._report)
         clock.every_sweep(self._even_out)
 

@@ -19,7 +19,7 @@ from gateway.observe.counters import Measures
 from gateway.observe.logs import Log
 from gateway.page import Seat
 from gateway.routing.balance import BALANCERS, Balancer
-from gateway.routing.host import HostLeastConnections, Neighbours, SharedPeerState
+from gateway.routing.host import HostLeastConnections, HostLoad, SharedPeerState
 from gateway.routing.peer import Peer, PeerState, Standing
 from gateway.routing.routes import Group, Policy, Routes
 from gateway.upstream.discovery import Discovery
@@ -58,7 +58,7 @@ class Estate:
         self.log = log
         self.seat = seat
         self.standing = Standing()
-        self.neighbours = Neighbours(seat)
+        self.host = HostLoad(seat)
         # by the present configuration
         self._states: dict[Place, PeerState] = {}
         self._pools: dict[Place, Pool] = {}
@@ -202,7 +202,7 @@ class Upstreams:
 
     def _balancer(self, backend: schema.Backend) -> Balancer:
         if self._estate.seat.workers > 1 and backend.balance == "least_connections":
-            return HostLeastConnections(self._estate.neighbours)
+            return HostLeastConnections(self._estate.host)
         return BALANCERS[backend.balance]()
 
     def _peer(self, by: Backend, place: Place, weight: int) -> Peer:

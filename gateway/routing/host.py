@@ -1,6 +1,6 @@
 """Peers as the whole host sees them: their calls in flight in all workers, and who has the last word on them.
 
-Owns `Neighbours` (what the other workers' rows say), `SharedPeerState` (which tells them), the balancer over both, and
+Owns `HostLoad` (what all workers' rows say), `SharedPeerState` (which tells the others), the balancer over both, and
 `Hearsay`. It refuses the page's layout (`gateway.page`). Made by `gateway.upstreams` where there are several workers.
 """
 
@@ -16,20 +16,23 @@ from gateway.routing.peer import Peer, PeerState, Standing, speaks_well
 _INFINITE: Final = float("inf")
 #: Up to so many peers are all looked at: each costs a look into every row.
 LOOKED_AT: Final = 8
+#: Looks at all of them for one call: another where a worker was beaten to the peer that it chose.
+LOOKS: Final = 3
 
 
-class Neighbours:
-    """The rows of the other workers, as of the last sweep."""
+class HostLoad:
+    """Calls in flight by the peer's number: this worker's row and those of the others that lived at the last sweep."""
 
     __slots__ = ("_seat", "rows")
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
-        self.rows: list[memoryview[int]] = []
+        self.sweep(0.0)
 
     def sweep(self, now: float) -> None:
         """See who lives."""
-        self.rows = [row.peers for row in self._seat.page.neighbours(self._seat.row)]
+        own = self._seat.row
+        self.rows = [row.peers for row in (own, *self._seat.page.neighbours(own))]
 
 
 class SharedPeerState(PeerState):
@@ -39,17 +42,33 @@ class SharedPeerState(PeerState):
     adds and takes away. No other process writes the cell.
     """
 
-    __slots__ = ("_cells", "_words", "column")
+    __slots__ = ("_cells", "_claimed", "_words", "column")
 
     def __init__(self, standing: Standing, row: Row, column: int) -> None:
         super().__init__(standing)
         self._cells = row.peers
         self._words: memoryview[int] | None = row.words
+        #: The next call to begin is counted in the cell already.
+        self._claimed = False
         #: The peer's number on the page.
         self.column = column
 
+    def claim(self) -> None:
+        """Let the others see the call that is about to begin; `begin` or `disclaim` comes next."""
+        if not self._claimed:
+            self._claimed = True
+            self._cells[self.column] += 1
+
+    def disclaim(self) -> None:
+        """The call goes elsewhere."""
+        self._claimed = False
+        self._cells[self.column] -= 1
+
     def begin(self, now: float) -> bool:
-        self._cells[self.column] += 1
+        if self._claimed:
+            self._claimed = False
+        else:
+            self._cells[self.column] += 1
         return super().begin(now)
 
     def end(self) -> None:
@@ -93,30 +112,47 @@ class HostLeastConnections:
 
     Of many peers two are drawn at random and the less busy one is taken: that is nearly as even. The loop is that of
     `LeastConnections` written again: a call for each peer's load would be paid by every call of every gateway.
+
+    Rows are read without a lock, so two workers may choose the same peer at once. Hence a choice is claimed first and
+    then looked at again: whoever finds that another call has come there in the meantime lets go and chooses anew.
     """
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._neighbours = neighbours
+    def __init__(self, host: HostLoad) -> None:
+        self._host = host
 
     def pick(self, peers: Sequence[Peer]) -> Peer:
         if len(peers) > LOOKED_AT:
             peers = sample(peers, 2)
-        rows = self._neighbours.rows
-        least = _INFINITE
-        for peer in peers:
-            state = peer.state
-            in_flight = state.in_flight
-            if isinstance(state, SharedPeerState):
-                column = state.column
-                for row in rows:
-                    in_flight += row[column]
-            load = in_flight / peer.weight
-            if load < least:
-                least = load
-                best = peer
-                ties = 1
-            elif load == least:
-                ties += 1
-                if random() * ties < 1.0:  # reservoir sampling: each of the tied is as likely
+        rows = self._host.rows
+        for looks in range(1, LOOKS + 1):
+            least = _INFINITE
+            for peer in peers:
+                state = peer.state
+                if isinstance(state, SharedPeerState):
+                    column = state.column
+                    in_flight = 0
+                    for row in rows:
+                        in_flight += row[column]
+                else:
+                    in_flight = state.in_flight
+                load = in_flight / peer.weight
+                if load < least:
+                    least = load
                     best = peer
+                    ties = 1
+                elif load == least:
+                    ties += 1
+                    if random() * ties < 1.0:  # reservoir sampling: each of the tied is as likely
+                        best = peer
+            state = best.state
+            if not isinstance(state, SharedPeerState):
+                break
+            state.claim()
+            column = state.column
+            in_flight = -1  # but for the claim
+            for row in rows:
+                in_flight += row[column]
+            if in_flight / best.weight <= least or looks == LOOKS:
+                break
+            state.disclaim()
         return best
