@@ -34,6 +34,9 @@ from gateway.upstreams import Estate
 #: A worker sheds connections above this multiple of the mean, and never below so many.
 SKEW: Final = 1.5
 SKEW_FLOOR: Final = 16
+#: Sweeps in a row that have to find it so: each worker tells its number once a sweep, so of a burst of new connections
+#: the first to tell seems to have them all.
+SKEW_SWEEPS: Final = 10
 
 
 class Gateway:
@@ -46,6 +49,8 @@ class Gateway:
         self.shared = SharedCounts(seat, self.measures.registry, lambda: Measures(__version__).registry)
         self.system = collectors(HostProcesses(self._pids), HostRows(seat))
         self.clock = Clock()
+        #: Sweeps in a row that found far more connections here than elsewhere.
+        self._skewed = 0
         self.lines = _lines(config.logging, self.measures)
         stamp = Stamp()
         level = Level[config.logging.level.upper()]
@@ -146,11 +151,14 @@ class Gateway:
         """Tell the others how many connections this worker has, and shed some where it has far more than they."""
         page, row, workers = self.seat
         row.cells[CONNECTIONS] = own = len(self.clients.open)
-        if workers > 1 and own > SKEW_FLOOR:
-            others = [neighbour.cells[CONNECTIONS] for neighbour in page.neighbours(row)]
-            fair = (own + sum(others)) / (1 + len(others))
-            if own > SKEW * fair:
-                self.clients.shed(int(own - fair))
+        if workers == 1 or own <= SKEW_FLOOR:
+            self._skewed = 0
+            return
+        others = [neighbour.cells[CONNECTIONS] for neighbour in page.neighbours(row)]
+        fair = (own + sum(others)) / (1 + len(others))
+        self._skewed = self._skewed + 1 if own > SKEW * fair else 0
+        if self._skewed >= SKEW_SWEEPS:
+            self.clients.shed(int(own - fair))
 
 
 def _lines(logging: schema.Logging, measures: Measures) -> AccessLog:
