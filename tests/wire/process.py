@@ -198,7 +198,10 @@ class Gateway:
 
     def fds(self) -> int:
         """How many file descriptors the workers hold."""
-        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.workers)
+        return sum(self._fds())
+
+    def _fds(self) -> list[int]:
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in self.workers]
 
     def rss(self) -> int:
         """Resident memory, bytes."""
@@ -310,9 +313,12 @@ class Gateway:
         raise DidNotStart(f"{path} did not answer within {timeout} s\n{self.stdout}\n{self.stderr}")
 
     def _fds_at_rest(self) -> int:
-        """The count after two equal readings: the readiness connection takes a moment to go."""
-        before = -1
-        while (now := self.fds()) != before:
+        """The count after two equal readings, and once every worker has as many as the others.
+
+        The readiness connection takes a moment to go, and one worker answers before another is up.
+        """
+        before: list[int] = []
+        while (now := self._fds()) != before or len(set(now)) > 1:
             before = now
             time.sleep(0.02)
-        return now
+        return sum(now)
