@@ -133,6 +133,7 @@ class Gateway:
         clock.every_sweep(self.clients.sweep)
         clock.every_sweep(self.arrivals.sweep)
         clock.every_sweep(self.estate.sweep)
+        clock.every_sweep(self.estate.resolver.sweep)
         clock.every_sweep(lambda now: self.settler.count())
         clock.every_sweep(lambda now: measures.registry.fold())
         clock.every_sweep(lambda now: self.lines.flush())

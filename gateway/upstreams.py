@@ -1,16 +1,16 @@
 """Backends, peers and pools made from a configuration, and what of them outlives it.
 
 Owns `Estate` (peers' states and pools, kept from one configuration to the next) and `Upstreams` (one configuration's
-backends and model table). It refuses doors and keys (`gateway.generation`). An Estate is made once per worker by
-`gateway.build`, an Upstreams by `gateway.generation` for each configuration.
+backends and model table, which follow the names of their peers to other addresses). It refuses doors and keys
+(`gateway.generation`). An Estate is made once per worker by `gateway.build`, an Upstreams by `gateway.generation` for
+each configuration.
 """
 
 from __future__ import annotations
 
-import base64
-import os
+import ssl
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from gateway.call import Backend
 from gateway.clock import Clock
@@ -18,34 +18,35 @@ from gateway.config import schema, urls
 from gateway.observe.counters import Measures
 from gateway.observe.logs import Log
 from gateway.page import Seat
+from gateway.places import Place, credentials, marks
 from gateway.routing.balance import BALANCERS, Balancer
 from gateway.routing.host import HostLeastConnections, HostLoad, SharedPeerState
 from gateway.routing.peer import Peer, PeerState, Standing
 from gateway.routing.routes import Group, Policy, Routes
+from gateway.upstream.dial import Dialler
 from gateway.upstream.discovery import Discovery
 from gateway.upstream.http import HttpBackend, Target
+from gateway.upstream.lookup import look_up
 from gateway.upstream.mock import MockBackend
 from gateway.upstream.pool import Address, Pool
+from gateway.upstream.resolver import Name, Resolver
 from gateway.upstream.tls import client_context
 
 
-class FileMark(NamedTuple):
-    """Tells a file from one that took its place. Nanoseconds, bytes."""
+@dataclass
+class Crew:
+    """A backend over HTTP, and its peers at present."""
 
-    changed: int
-    size: int
-    inode: int
-
-
-class Place(NamedTuple):
-    """What makes a peer the same peer: two connections may serve the same calls only where all of it is equal."""
-
-    backend: str
-    url: str
-    tls: schema.UpstreamTls
-    credentials: bytes
-    #: Which files those of *tls* are: a renewed certificate has the path of the former one.
-    files: tuple[FileMark, ...] = ()
+    name: str
+    #: The peers that endpoints stand for: the place without an address, the weight, and the name whose addresses are
+    #: peers; None where the endpoint is one peer itself.
+    endpoints: list[tuple[Place, int, Name | None]]
+    http: HttpBackend
+    options: schema.Pool
+    #: In the order of the endpoints; one that is listed twice is there twice.
+    members: dict[tuple[int, Place], tuple[Peer, Target]] = field(default_factory=dict)
+    #: Read by the backend's discovery.
+    targets: list[Target] = field(default_factory=list)
 
 
 class Estate:
@@ -59,7 +60,9 @@ class Estate:
         self.seat = seat
         self.standing = Standing()
         self.host = HostLoad(seat)
+        self.resolver = Resolver(look_up, measures.dns_lookups, clock, log, self._readdress)
         # by the present configuration
+        self._present: Upstreams | None = None
         self._states: dict[Place, PeerState] = {}
         self._pools: dict[Place, Pool] = {}
         #: No longer configured, and not yet empty.
@@ -75,28 +78,25 @@ class Estate:
         if known is not None:
             return known
         if self.seat.workers > 1:
-            column = self.seat.page.peers.number(f"{place.backend}\0{place.url}".encode())
+            column = self.seat.page.peers.number(f"{place.backend}\0{place.label}".encode())
             if column is not None:
                 return SharedPeerState(self.standing, self.seat.row, column)
-            self.log.warning("a peer's load is not shared between workers: too many peers", endpoint=place.url)
+            self.log.warning("a peer's load is not shared between workers: too many peers", endpoint=place.label)
         return PeerState(self.standing)
 
-    def pool(self, place: Place, url: urls.Url, options: schema.Pool) -> Pool:
-        """The pool of the peer at *place*."""
-        known = self._pools.get(place)
-        if known is not None:
-            return known
-        tls = place.tls
-        context = None
-        if url.scheme == "https":
-            context = client_context(ca_file=tls.ca_file, cert=tls.cert, key=tls.key, verify=tls.verify)
+    def known_pool(self, place: Place) -> Pool | None:
+        return self._pools.get(place)
+
+    def pool(self, place: Place, address: Address, options: schema.Pool, name: Name | None) -> Pool:
+        """A new pool for the peer at *place*; *name* tells its addresses where its host is none."""
         return Pool(
             place.backend,
-            Address(url.host, url.port, context, url.host),
+            address,
             max_idle=options.max_idle,
             idle_timeout=options.idle_timeout,
             clock=self.clock,
             on_crash=lambda error: self.log.error("a step of a call raised", error=repr(error)),
+            dialler=Dialler(name, address.port) if name is not None else None,
         )
 
     def take_over(self, upstreams: Upstreams) -> None:
@@ -112,9 +112,30 @@ class Estate:
         for place, pool in self._pools.items():
             pool.set_options(upstreams.options[place].max_idle, upstreams.options[place].idle_timeout)
         self.backends = [*(one for one in self.backends if one.busy), *upstreams.backends]
+        self._present = upstreams
+        self.resolver.keep(upstreams.names, upstreams.refresh)
         self.recount()
         self._sort()
         self._watch()
+
+    def _readdress(self, name: Name) -> None:
+        """*name* has other addresses than before."""
+        for pool in self.pools:
+            pool.readdress(name)
+        if self._present is not None:
+            self._present.readdress(name)
+            self.recount()
+            self._sort()
+
+    def dismiss(self, place: Place) -> None:
+        """Nobody begins a call at *place* any more."""
+        state = self._states.pop(place, None)
+        if state is not None:
+            state.leave()
+        pool = self._pools.pop(place, None) if place.address else None
+        if pool is not None:
+            pool.retire()
+            self._retired.append(pool)
 
     def recount(self) -> None:
         """Peers of a configuration that was not taken over were counted too."""
@@ -165,6 +186,10 @@ class Upstreams:
         self.states: dict[Place, PeerState] = {}
         self.pools: dict[Place, Pool] = {}
         self.options: dict[Place, schema.Pool] = {}
+        #: The names that are asked, by the host that they name, and the seconds between two lookups of each.
+        self.names: dict[str, Name] = {}
+        self.refresh: dict[str, float] = {}
+        self._crews: list[Crew] = []
         self._unasked: list[tuple[schema.Backend, list[Target]]] = []
         groups = [self._group(backend) for backend in config.backends if backend.enabled]
         self.routes = Routes(groups, config.routing.default_backend)
@@ -174,8 +199,6 @@ class Upstreams:
         endpoints = [_endpoint(given) for given in backend.endpoints]
         models = backend.models
         peers, told = self._mock(backend, endpoints) if backend.protocol == "mock" else self._http(backend, endpoints)
-        for peer in peers:
-            self._estate.measures.peer_cooldowns.child(backend.name, peer.url)
         group = Group(
             backend.name,
             peers,
@@ -196,7 +219,7 @@ class Upstreams:
         known = self._former.groups.get(group.name) if self._former is not None else None
         if known is None or not (known.auto and known.known):
             return
-        if {peer.url for peer in known.peers} & {peer.url for peer in group.peers}:
+        if {_url(peer) for peer in known.peers} & {_url(peer) for peer in group.peers}:
             group.models = known.models
             group.known = True
 
@@ -208,7 +231,8 @@ class Upstreams:
     def _peer(self, by: Backend, place: Place, weight: int) -> Peer:
         state = self.states.get(place) or self._estate.state(place)
         self.states[place] = state
-        return Peer(by, place.url, weight, state)
+        self._estate.measures.peer_cooldowns.child(place.backend, place.label)
+        return Peer(by, place.label, weight, state)
 
     def _mock(self, backend: schema.Backend, endpoints: list[schema.Endpoint]) -> tuple[list[Peer], tuple[str, ...]]:
         mock = MockBackend(backend.name, [endpoint.url for endpoint in endpoints])
@@ -222,29 +246,77 @@ class Upstreams:
     def _http(self, backend: schema.Backend, endpoints: list[schema.Endpoint]) -> tuple[list[Peer], tuple[str, ...]]:
         http = HttpBackend(backend.name, backend.timeouts.connect, self._config.auth.query_param)
         self.backends.append(http)
-        credentials = _credentials(backend.auth)
-        files = _files(backend.tls)
-        peers = []
-        targets = []
+        lines, files = credentials(backend.auth), marks(backend.tls)
+        listed = []
         for endpoint in endpoints:
-            place = Place(backend.name, endpoint.url, backend.tls, credentials, files)
-            peer = self._peer(http, place, endpoint.weight)
-            target = self._target(place, backend.pool)
-            http.add(peer, target)
-            peers.append(peer)
-            targets.append(target)
+            name = self._name(urls.parse(endpoint.url).host, backend.dns.refresh)
+            place = Place(backend.name, endpoint.url, backend.tls, lines, files)
+            listed.append((place, endpoint.weight, name if backend.dns.peer_per == "address" else None))
+        crew = Crew(backend.name, listed, http, backend.pool)
+        self._crews.append(crew)
+        peers = self._muster(crew)
         if isinstance(backend.models, str):
-            self._unasked.append((backend, targets))
+            self._unasked.append((backend, crew.targets))
         return peers, ()
+
+    def _name(self, host: str, refresh: float) -> Name | None:
+        """The Name of *host*, asked as often as the most eager of its backends wants it; None for an address."""
+        if urls.is_address(host):
+            return None
+        host = host.lower()
+        self.names[host] = name = self.names.get(host) or self._estate.resolver.name(host)
+        self.refresh[host] = min(refresh, self.refresh.get(host, refresh))
+        return name
+
+    def readdress(self, name: Name) -> None:
+        """*name* has other addresses: where they are peers, they join and leave."""
+        for crew in self._crews:
+            if any(one is name for _, _, one in crew.endpoints):
+                self.routes.regroup(crew.name, self._muster(crew))
+
+    def _muster(self, crew: Crew) -> list[Peer]:
+        """The peers of *crew* as names now stand for them. Those that stay are the same ones.
+
+        A name without an answer is a peer itself until there is one: its calls wait for that, each in its own time.
+        """
+        former, crew.members = crew.members, {}
+        for at, (place, weight, name) in enumerate(crew.endpoints):
+            addresses = name.addresses if name is not None else ()
+            for present in [place._replace(address=address) for address in addresses] or [place]:
+                known = former.pop((at, present)) if (at, present) in former else None
+                crew.members[at, present] = known or self._join(crew, present, weight)
+        for (_, gone), (peer, _) in former.items():
+            crew.http.remove(peer)
+            self._estate.dismiss(gone)
+            if gone.address:
+                self.options.pop(gone, None)
+        crew.targets[:] = [target for _, target in crew.members.values()]
+        return [peer for peer, _ in crew.members.values()]
+
+    def _join(self, crew: Crew, place: Place, weight: int) -> tuple[Peer, Target]:
+        peer = self._peer(crew.http, place, weight)
+        target = self._target(place, crew.options)
+        crew.http.add(peer, target)
+        return peer, target
 
     def _target(self, place: Place, options: schema.Pool) -> Target:
         url = urls.parse(place.url)
-        self.options[place] = options
-        pool = self.pools.get(place) or self._estate.pool(place, url, options)
-        self.pools[place] = pool
         host = f"[{url.host}]" if ":" in url.host else url.host
         default = 443 if url.scheme == "https" else 80
-        return Target(pool, host if url.port == default else f"{host}:{url.port}", url.path, place.credentials)
+        host = host if url.port == default else f"{host}:{url.port}"
+        return Target(self._pool(place, url, options), host, url.path, place.credentials)
+
+    def _pool(self, place: Place, url: urls.Url, options: schema.Pool) -> Pool:
+        self.options[place] = options
+        # TLS settings are read from files once: the pool of the name itself, used or not, keeps them for its addresses.
+        kin = self._pool(place._replace(address=""), url, options) if place.address else None
+        pool = self.pools.get(place) or self._estate.known_pool(place)
+        if pool is None:
+            tls = kin.address.tls if kin is not None else _tls(place.tls) if url.scheme == "https" else None
+            name = self.names.get(url.host.lower()) if kin is None else None
+            pool = self._estate.pool(place, Address(place.address or url.host, url.port, tls, url.host), options, name)
+        self.pools[place] = pool
+        return pool
 
     def _discovery(self, backend: schema.Backend, targets: list[Target]) -> Discovery:
         def learn(models: tuple[str, ...]) -> None:
@@ -255,6 +327,14 @@ class Upstreams:
 
 def _endpoint(given: str | schema.Endpoint) -> schema.Endpoint:
     return schema.Endpoint(given) if isinstance(given, str) else given
+
+
+def _url(peer: Peer) -> str:
+    return peer.url.partition(" ")[0]
+
+
+def _tls(tls: schema.UpstreamTls) -> ssl.SSLContext:
+    return client_context(ca_file=tls.ca_file, cert=tls.cert, key=tls.key, verify=tls.verify)
 
 
 def _names(models: tuple[str | dict[str, str], ...]) -> dict[str, str]:
@@ -275,23 +355,3 @@ def _policy(backend: schema.Backend, balancer: Balancer) -> Policy:
         idle=timeouts.idle,
         total=timeouts.total,
     )
-
-
-def _files(tls: schema.UpstreamTls) -> tuple[FileMark, ...]:
-    """The marks of the files that are named. Raises OSError."""
-    found = [os.stat(file) for file in (tls.ca_file, tls.cert, tls.key) if file]
-    return tuple(FileMark(one.st_mtime_ns, one.st_size, one.st_ino) for one in found)
-
-
-def _credentials(auth: schema.UpstreamAuth) -> bytes:
-    """The header line that a backend is called with."""
-    if auth.type == "bearer":
-        line = f"authorization: Bearer {auth.token}"
-    elif auth.type == "header":
-        line = f"{auth.header_name.lower()}: {auth.token}"
-    elif auth.type == "basic":
-        pair = f"{auth.username}:{auth.token}".encode()
-        line = f"authorization: Basic {base64.b64encode(pair).decode('ascii')}"
-    else:
-        return b""
-    return line.encode("latin-1") + b"\r\n"

@@ -144,6 +144,13 @@ class Pool(Section, frozen=True):
     idle_timeout: Wait = Seconds(4)
 
 
+class Dns(Section, frozen=True):
+    """Endpoints that are names: how often they are asked again, and whether a name or an address is a peer."""
+
+    refresh: Wait = Seconds(10)
+    peer_per: Literal["name", "address"] = "name"
+
+
 class Endpoint(Section, frozen=True):
     url: str
     weight: Count = 1
@@ -158,6 +165,7 @@ class Defaults(Section, frozen=True):
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
     pool: Pool = Pool()
+    dns: Dns = Dns()
     usage: Literal["inject", "observe"] = "inject"
 
 

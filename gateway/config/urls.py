@@ -65,6 +65,11 @@ def is_host(host: str) -> bool:
     return re.fullmatch(r"(?!.*\.\.)[A-Za-z0-9_]([A-Za-z0-9._-]{0,252}[A-Za-z0-9_.])?", host) is not None
 
 
+def is_address(host: str) -> bool:
+    """True for an IP address, which nobody needs to be asked for."""
+    return _address(host) is not None
+
+
 def is_loopback(host: str) -> bool:
     """True where only this machine can reach *host*: 127.0.0.0/8, ::1 and localhost."""
     address = _address(host)

@@ -325,6 +325,9 @@ class Measures:
             "Times a peer was set aside after a failure.",
             ("upstream", "endpoint"),
         )
+        self.dns_lookups = registry.counter(
+            "gateway_dns_lookups_total", "Lookups of upstreams' names, by what came of them.", ("result",)
+        )
 
     def _house(self, registry: Registry) -> None:
         self.overhead = registry.histogram(

@@ -132,9 +132,12 @@ class PeerState:
 
 
 class Peer:
-    """One upstream address, as configured. `url` is for operators: logs and labels, never an error body."""
+    """One upstream address, as configured. `url` is for operators: logs and labels, never an error body.
 
-    __slots__ = ("answer_line", "backend", "state", "url", "weight")
+    Where each address of a name is a peer, `url` has the address behind a space.
+    """
+
+    __slots__ = ("__weakref__", "answer_line", "backend", "state", "url", "weight")
 
     def __init__(self, backend: Backend, url: str, weight: int, state: PeerState) -> None:
         self.backend = backend

@@ -110,6 +110,11 @@ class Routes:
         group.known = True
         self._build()
 
+    def regroup(self, name: str, peers: Iterable[Peer]) -> None:
+        """Backend *name* has these *peers* now. Running calls keep the routes that they began with."""
+        self.groups[name].peers = tuple(peers)
+        self._build()
+
     def of_backend(self, name: str) -> Route | None:
         """The route to a backend by its own name, for paths without a model."""
         group = self.groups.get(name)

@@ -28,6 +28,10 @@ INTERIM_LIMIT: Final = 10
 IDLE, SENT, STREAMING, CLOSED = UpstreamState
 
 
+def _yes() -> bool:
+    return True
+
+
 class UpstreamConnection(asyncio.Protocol):
     """IDLE > SENT > STREAMING > IDLE or CLOSED. As an `Exchange` it can be aborted, paused and resumed.
 
@@ -45,6 +49,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_pool",
         "_receiver",
         "_transport",
+        "address",
         "has_unread",
         "is_closing",
         "served",
@@ -56,6 +61,8 @@ class UpstreamConnection(asyncio.Protocol):
         # connection
         self._pool = pool
         self._transport: asyncio.Transport | None = None
+        #: Where it leads, if its peer is a name; else empty.
+        self.address = ""
         self.state = IDLE
         self._heads = ResponseHeads()
         self.served = 0
@@ -84,6 +91,11 @@ class UpstreamConnection(asyncio.Protocol):
         """Give the exchange and the connection up at once."""
         self._receiver = None
         self._drop()
+
+    def wear_out(self) -> None:
+        """Close after the running exchange. Said in the words of its transport, so that no exchange has more to ask."""
+        if self._transport is not None:
+            self.is_closing = _yes
 
     def pause(self) -> None:
         # Without an exchange it may be another call's next, whom nobody would resume.

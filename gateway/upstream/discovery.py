@@ -58,7 +58,7 @@ class Discovery:
 
     async def _ask_peers(self) -> bool:
         """True once some peer told its models; an answer that cannot be had leaves the old one in force."""
-        for target in self._targets:
+        for target in list(self._targets):  # others may take their places meanwhile
             try:
                 models = parse_models(await ask(target, b"/v1/models", ASK_TIME))
             except Exception as error:  # whatever it is, the next wait ends and the backend is asked again

@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import unquote_to_bytes
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -93,18 +94,27 @@ class HttpBackend:
         #: The query parameter that carries clients' keys; it is not passed on.
         self._query_secret = query_secret.encode("ascii")
         self._targets: dict[Peer, Target] = {}
+        #: Of peers that left: calls that began before may try them, as long as their routes name them.
+        self._former: WeakKeyDictionary[Peer, Target] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, peer: Peer, target: Target) -> None:
-        """Make *peer* reachable; called while the gateway is built."""
+        """Make *peer* reachable."""
         self._targets[peer] = target
+
+    def remove(self, peer: Peer) -> None:
+        """*peer* is no longer one for new calls."""
+        self._former[peer] = self._targets.pop(peer)
 
     @property
     def pools(self) -> Sequence[Pool]:
-        return [target.pool for target in self._targets.values()]
+        return [target.pool for target in (*self._targets.values(), *self._former.values())]
 
     def begin(self, call: Call, attempt: Attempt) -> None:
-        target = self._targets[attempt.peer]
+        try:
+            target = self._targets[attempt.peer]
+        except KeyError:
+            target = self._former[attempt.peer]
         request = self._request(call, target)
         # After one worn-out connection the others of its age may be worn out too: the second try gets a fresh one.
         connection = target.pool.take_nowait() if not call.lost_reused else None

@@ -18,6 +18,8 @@ from typing import Final, NamedTuple
 from gateway.clock import Clock
 from gateway.secure import secure
 from gateway.upstream.connection import CLOSED, UpstreamConnection
+from gateway.upstream.dial import Dialler
+from gateway.upstream.resolver import Name
 
 #: TLS handshakes towards one peer at once: each costs milliseconds of CPU, and a burst would stall the loop. Each peer
 #: has its own bound, so that one that never answers keeps no other from being reached.
@@ -29,7 +31,10 @@ TOLD_SHARE: Final = 0.8
 
 
 class Address(NamedTuple):
-    """Where a peer listens. *tls* is None for plain http; *server_name* is what its certificate must name."""
+    """Where a peer listens. *tls* is None for plain http; *server_name* is what its certificate must name.
+
+    *host* is an IP address, unless the pool has a `Dialler`.
+    """
 
     host: str
     port: int
@@ -41,13 +46,14 @@ class Pool:
     """Idle and busy connections of one peer. Seconds."""
 
     __slots__ = (
-        "_address",
         "_clock",
+        "_dialler",
         "_handshakes",
         "_heads_due",
         "_idle_timeout",
         "_max_idle",
         "_on_crash",
+        "address",
         "all",
         "connecting",
         "idle",
@@ -63,10 +69,13 @@ class Pool:
         idle_timeout: float,
         clock: Clock,
         on_crash: Callable[[Exception], None],
+        dialler: Dialler | None = None,
     ) -> None:
         #: Its backend's.
         self.name = name
-        self._address = address
+        self.address = address
+        #: For a peer that is a name; None for one that is an address.
+        self._dialler = dialler
         self._max_idle = max_idle
         #: May shrink, when the peer tells that it closes sooner.
         self._idle_timeout = idle_timeout
@@ -105,7 +114,7 @@ class Pool:
         self.all.add(connection)
         self.connecting += 1
         try:
-            await self._connect(connection)
+            connection.address = await self._connect(connection)
             if connection.state is CLOSED:
                 raise ConnectionResetError("the peer spoke or left before it was asked")
         except BaseException:
@@ -114,17 +123,33 @@ class Pool:
             raise
         finally:
             self.connecting -= 1
+        if self._dialler is not None and connection.address not in self._dialler.name.addresses:
+            connection.wear_out()
         return connection
 
-    async def _connect(self, connection: UpstreamConnection) -> None:
-        loop = asyncio.get_running_loop()
-        host, port, tls, server_name = self._address
+    async def _connect(self, connection: UpstreamConnection) -> str:
+        """Returns the address that was chosen; empty where there was no choice."""
+        _, _, tls, server_name = self.address
         if tls is None:
-            await loop.create_connection(lambda: connection, host, port)
-            return
+            _, address = await self._reach(lambda: connection)
+            return address
         async with self._handshakes:
-            tcp, _ = await loop.create_connection(asyncio.Protocol, host, port)
+            tcp, address = await self._reach(asyncio.Protocol)
             await secure(tcp, connection, tls, server_name=server_name)
+            return address
+
+    async def _reach(self, factory: Callable[[], asyncio.Protocol]) -> tuple[asyncio.Transport, str]:
+        loop = asyncio.get_running_loop()
+        if self._dialler is None:
+            tcp, _ = await loop.create_connection(factory, self.address.host, self.address.port)
+            return tcp, ""
+        sock, address = await self._dialler.dial()
+        try:
+            tcp, _ = await loop.create_connection(factory, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return tcp, address
 
     def give(self, connection: UpstreamConnection) -> bool:
         """Keep *connection*, which is idle and proved clean; False where there are enough."""
@@ -169,6 +194,16 @@ class Pool:
         self._max_idle = max_idle
         self._idle_timeout = idle_timeout
 
+    def readdress(self, name: Name) -> None:
+        """Connections to what is no longer an address of *name*: idle ones go now, the others after their answer."""
+        if self._dialler is None or self._dialler.name is not name:
+            return
+        for connection in [one for one in self.all if one.address and one.address not in name.addresses]:
+            if connection in self.idle:
+                connection.abort()
+            else:
+                connection.wear_out()
+
     def retire(self) -> None:
         """The peer is no longer configured: idle connections go now, the others after their answer."""
         self._max_idle = 0
@@ -181,5 +216,5 @@ class Pool:
             connection.abort()
 
     def __repr__(self) -> str:
-        host, port = self._address[:2]
+        host, port = self.address[:2]
         return f"<Pool {host}:{port} idle={len(self.idle)} busy={self.busy} connecting={self.connecting}>"

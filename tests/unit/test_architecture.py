@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.tls",),
     ("gateway.arrival",),
     # wiring
-    ("gateway.gate",),
+    ("gateway.gate", "gateway.places"),
     ("gateway.upstreams",),
     ("gateway.generation",),
     ("gateway.build",),
@@ -77,6 +77,7 @@ READ_CONFIG = (
     "gateway.config",
     "gateway.build",
     "gateway.generation",
+    "gateway.places",
     "gateway.upstreams",
     "gateway.host",
     "gateway.cli",

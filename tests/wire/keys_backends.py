@@ -144,6 +144,26 @@ def idle_timeout(stage: KeyStage) -> None:
     upstream.ledger.wait_left(upstream.ledger.connections[0], 2.0)
 
 
+def named(stage: KeyStage, **dns: str) -> tuple[Gateway, str]:
+    """A gateway over an upstream that has a name everywhere, and the URL by that name."""
+    url = f"http://localhost:{stage.upstream().port}"
+    gateway = stage.start(url, fields={"dns": dns})
+    assert ok(gateway)
+    return gateway, url
+
+
+def refresh(stage: KeyStage) -> None:
+    gateway, _ = named(stage, refresh="100ms")
+    often = lambda: gateway.gauge("gateway_dns_lookups_total", result="answered") >= 5  # noqa: E731
+    wait_until(often, "the name is asked again and again", 3.0)
+
+
+def peer_per(stage: KeyStage) -> None:
+    gateway, url = named(stage, peer_per="address")
+    labels = f'endpoint="{url} 127.0.0.1"'
+    wait_until(lambda: labels in gateway.metrics().text, "the address is a peer", 2.0)
+
+
 def usage(stage: KeyStage) -> None:
     upstream = stage.upstream()
     assert ok(stage.start(upstream, fields={"usage": "observe"}), stream=True)
@@ -162,6 +182,8 @@ SHARED: dict[str, Check] = {
     "retry.tries": tries,
     "pool.max_idle": max_idle,
     "pool.idle_timeout": idle_timeout,
+    "dns.refresh": refresh,
+    "dns.peer_per": peer_per,
     "usage": usage,
 }
 

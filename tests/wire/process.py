@@ -118,7 +118,9 @@ class Gateway:
         args: tuple[str, ...] = (),
         ready_path: str = "/health/live",
         dev: bool = True,
+        within: tuple[str, ...] = (),
     ) -> None:
+        """*within* is the beginning of a command that becomes (exec) the one that stands behind it."""
         self.config = config
         self.folder = folder
         server = config.get("server", {})
@@ -142,7 +144,7 @@ class Gateway:
         python = [sys.executable, "-W", "error", *(["-X", "dev"] if dev else [])]
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
             self.process = subprocess.Popen(
-                [*python, "-m", "gateway", "serve", "-c", str(self._file), *args],
+                [*within, *python, "-m", "gateway", "serve", "-c", str(self._file), *args],
                 cwd=ROOT,
                 env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
                 stdin=subprocess.DEVNULL,

@@ -58,16 +58,17 @@ class Stage:
         answer: Script | list[Script] = answers.model_server,
         *,
         tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
         port: int = 0,
         receive_buffer: int = 0,
     ) -> Upstream:
-        upstream = Upstream(answer, tls=tls, port=port, receive_buffer=receive_buffer)
+        upstream = Upstream(answer, tls=tls, host=host, port=port, receive_buffer=receive_buffer)
         self._upstreams.append(upstream)
         return upstream
 
-    def full_backlog(self) -> FullBacklog:
+    def full_backlog(self, host: str = "127.0.0.1", port: int = 0) -> FullBacklog:
         """A peer to which a connect neither succeeds nor fails."""
-        backlog = FullBacklog()
+        backlog = FullBacklog(host, port)
         self._backlogs.append(backlog)
         return backlog
 

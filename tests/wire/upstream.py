@@ -97,7 +97,7 @@ def at_head(script: Script) -> Script:
 
 
 class Upstream:
-    """A listener on 127.0.0.1. `answer` is the script of every path that `answers` does not name.
+    """A listener on *host*, a loopback address. `answer` is the script of every path that `answers` does not name.
 
     Both may be changed at any time; a list of scripts is used up in order, its last one for ever.
     """
@@ -107,6 +107,7 @@ class Upstream:
         answer: Script | list[Script],
         *,
         tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
         port: int = 0,
         receive_buffer: int = 0,
     ) -> None:
@@ -119,18 +120,18 @@ class Upstream:
         self.before_handshake: AcceptScript | None = None
         self._tls = tls
         self._threads: dict[threading.Thread, Wire] = {}
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=512, reuse_port=False)
+        self._listener = socket.create_server((host, port), backlog=512, reuse_port=False)
         if receive_buffer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.host = "127.0.0.1"
+        self.host = host
         self.port: int = self._listener.getsockname()[1]
         self._stopping = False
-        self._acceptor = threading.Thread(target=self._accept, name=f"upstream-{self.port}", daemon=True)
+        self._acceptor = threading.Thread(target=self._accept, name=f"upstream-{host}:{self.port}", daemon=True)
         self._acceptor.start()
 
     @property
     def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
 
     @property
     def requests(self) -> list[Request]:
@@ -153,7 +154,7 @@ class Upstream:
             thread.join(5)
             assert not thread.is_alive(), "a connection of the scripted upstream does not end"
         for thread in threading.enumerate():
-            if thread.name == f"wire-{self.port}":  # no longer among the connections, and not yet gone
+            if thread.name == f"wire-{self.host}:{self.port}":  # no longer among the connections, and not yet gone
                 thread.join(5)
 
     def reset(self) -> None:
@@ -183,7 +184,7 @@ class Upstream:
             self._start(Wire(sock, self.ledger.accept(), self.ledger))
 
     def _start(self, wire: Wire) -> None:
-        thread = threading.Thread(target=self._serve, args=[wire], name=f"wire-{self.port}", daemon=True)
+        thread = threading.Thread(target=self._serve, args=[wire], name=f"wire-{self.host}:{self.port}", daemon=True)
         self._threads[thread] = wire
         thread.start()
 
@@ -279,17 +280,17 @@ def common_name(certificate: Mapping[str, object] | None) -> str | None:
 class FullBacklog:
     """A port whose backlog is full: a connect to it neither succeeds nor fails (until `close`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self._listener = socket.socket()
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener.bind((host, port))
         self._listener.listen(0)
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
         self._fillers = []
         for _ in range(4):
             filler = socket.socket()
             filler.setblocking(False)
-            filler.connect_ex(("127.0.0.1", self.port))
+            filler.connect_ex((host, self.port))
             self._fillers.append(filler)
 
     def close(self) -> None:

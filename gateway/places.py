@@ -1,0 +1,58 @@
+"""What makes a peer the same peer from one configuration to the next, and from one answer of the DNS to the next.
+
+Pure but for a look at files. It refuses what is kept by it (`gateway.upstreams`, which makes the places).
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import NamedTuple
+
+from gateway.config import schema
+
+
+class FileMark(NamedTuple):
+    """Tells a file from one that took its place. Nanoseconds, bytes."""
+
+    changed: int
+    size: int
+    inode: int
+
+
+class Place(NamedTuple):
+    """What makes a peer the same peer: two connections may serve the same calls only where all of it is equal."""
+
+    backend: str
+    url: str
+    tls: schema.UpstreamTls
+    credentials: bytes
+    #: Which files those of *tls* are: a renewed certificate has the path of the former one.
+    files: tuple[FileMark, ...] = ()
+    #: Where each address of a name is a peer: which one. Empty for a peer that is all that its URL names.
+    address: str = ""
+
+    @property
+    def label(self) -> str:
+        """What logs and metrics call the peer."""
+        return f"{self.url} {self.address}" if self.address else self.url
+
+
+def marks(tls: schema.UpstreamTls) -> tuple[FileMark, ...]:
+    """The marks of the files that are named. Raises OSError."""
+    found = [os.stat(file) for file in (tls.ca_file, tls.cert, tls.key) if file]
+    return tuple(FileMark(one.st_mtime_ns, one.st_size, one.st_ino) for one in found)
+
+
+def credentials(auth: schema.UpstreamAuth) -> bytes:
+    """The header line that a backend is called with."""
+    if auth.type == "bearer":
+        line = f"authorization: Bearer {auth.token}"
+    elif auth.type == "header":
+        line = f"{auth.header_name.lower()}: {auth.token}"
+    elif auth.type == "basic":
+        pair = f"{auth.username}:{auth.token}".encode()
+        line = f"authorization: Basic {base64.b64encode(pair).decode('ascii')}"
+    else:
+        return b""
+    return line.encode("latin-1") + b"\r\n"
