@@ -260,6 +260,7 @@ class Call:
 
     __slots__ = (
         "address",
+        "answer_lines",
         "at_attempt",
         "at_begin",
         "at_first",
@@ -274,7 +275,6 @@ class Call:
         "bytes_out",
         "chunks",
         "client",
-        "cors",
         "deadline",
         "endpoint",
         "fault",
@@ -321,8 +321,9 @@ class Call:
         self.budget = budget
         self.operation = operation
         self.principal = principal
-        #: Lines for the answer's head, where the request came from another origin.
-        self.cors = cors
+        #: Lines for the answer's head: who may read it, where the request came from another origin; which fallback
+        #: served.
+        self.answer_lines = cors
         self.id, self.trace = id, trace
         # the request's body, held within the budget until the commit point
         self.body = b""

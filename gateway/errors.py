@@ -67,7 +67,7 @@ class Kind(Enum):
     UPSTREAM_LOST = (502, "server_error", "upstream_lost")
     UPSTREAM_BROKEN = (502, "server_error", "upstream_invalid_response")
     UPSTREAM_UNAUTHORIZED = (502, "server_error", "upstream_unauthorized")
-    UPSTREAM_ERROR_EVENT = (502, "server_error", "upstream_error")
+    UPSTREAM_ERROR = (502, "server_error", "upstream_error")
     NO_PEER = (503, "service_unavailable", "no_healthy_upstream")
     MODELS_UNKNOWN = (503, "service_unavailable", "models_not_yet_known")
     OUT_OF_BUDGET = (503, "service_unavailable", "overloaded")
@@ -110,10 +110,12 @@ class Fault:
     """One failure. `message` is shown to the client: no address, no secret, no stack trace goes into it.
 
     `timed_out` makes the ending's first letter lower case (HAProxy's habit: `u` is an upstream timeout).
-    `body` is the error object that the upstream itself gave, relayed instead of one of ours.
+    `body` is the error object that the upstream itself gave, relayed instead of one of ours. `answered` is the status
+    of the answer that it gave, 0 where there was none; `wait` seconds were asked for by it (Retry-After); `is_final`
+    where it would say the same again.
     """
 
-    __slots__ = ("body", "kind", "message", "param", "retry", "side", "timed_out")
+    __slots__ = ("answered", "body", "is_final", "kind", "message", "param", "retry", "side", "timed_out", "wait")
 
     def __init__(
         self,
@@ -125,6 +127,9 @@ class Fault:
         timed_out: bool = False,
         param: str | None = None,
         body: bytes | None = None,
+        answered: int = 0,
+        wait: float = 0.0,
+        is_final: bool = False,
     ) -> None:
         self.side = side
         self.kind = kind
@@ -133,6 +138,9 @@ class Fault:
         self.timed_out = timed_out
         self.param = param
         self.body = body
+        self.answered = answered
+        self.wait = wait
+        self.is_final = is_final
 
     @property
     def status(self) -> int:

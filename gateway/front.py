@@ -256,7 +256,7 @@ class Front:
             # The wildcard does not cover Authorization (Fetch standard, section 4.9): name what was asked for.
             asked = call.request.special[Role.CORS_HEADERS]
             headers = asked.decode("latin-1") if asked is not None and _ID_LIST.fullmatch(asked) else "*"
-        call.cors += (
+        call.answer_lines += (
             b"access-control-allow-methods: " + b", ".join(call.endpoint.methods) + b"\r\n"
             b"access-control-allow-headers: " + headers.encode("latin-1") + b"\r\n"
             b"access-control-max-age: %d\r\n" % self._cors.max_age

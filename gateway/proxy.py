@@ -10,35 +10,33 @@ attempt, so one that comes after another looks whether `call.attempt` is still i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
 from gateway.call import CONNECTING, PHASE_MOVES, PROBATION, RELAYING, SETTLED, Attempt, Call
-from gateway.clock import Clock, monotonic_ns
+from gateway.clock import NEVER, Clock, monotonic_ns
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.peek import read_form, read_json
-from gateway.relay import PARTIAL_EVENT_LIMIT, BodySink, EventSink, answer_fault, relay_whole
+from gateway.probation import UNAUTHORIZED, judge_first_event, judge_status
+from gateway.relay import BodySink, EventSink, answer_fault, relay_whole, timing
 from gateway.routing.balance import eligible
 from gateway.routing.endpoints import Body
 from gateway.routing.peer import Peer, Standing
-from gateway.routing.retry import may_retry
-from gateway.routing.routes import Route, Routes
+from gateway.routing.retry import Again, judge
+from gateway.routing.routes import SERVED, Route, Routes, why_not_served
 from gateway.settle import Settler
-from protocols import sse
 from protocols.http1.response import ResponseHead
 from protocols.openai.body import ask_for_usage
-from protocols.openai.errors import carries_error
 from protocols.openai.usage import usage_of_answer
 
 _JSON: Final = Body.JSON
-#: Statuses that take a longer way: one is not passed on, two have no body.
-_NOT_RELAYED_WHOLE: Final = frozenset({204, 304, 401})
 
 
 class Proxy:
     """The steps. `begin` is called by the client's connection, the others by the attempt's backend."""
 
-    __slots__ = ("_clock", "_settler", "_standing", "active", "routes")
+    __slots__ = ("_clock", "_pauses", "_settler", "_standing", "active", "routes")
 
     def __init__(self, routes: Routes, standing: Standing, settler: Settler, clock: Clock) -> None:
         self.routes = routes
@@ -47,6 +45,8 @@ class Proxy:
         self._clock = clock
         #: Calls that were begun and are not settled.
         self.active: set[Call] = set()
+        #: Those of them that wait for their next attempt.
+        self._pauses: dict[Call, asyncio.TimerHandle] = {}
 
     # From the client: a whole request.
 
@@ -58,8 +58,8 @@ class Proxy:
             fault = read_json(call) or self._find_route(call)
         elif call.endpoint.body is Body.FORM:
             fault = read_form(call) or self._find_route(call)
-        elif call.route is not None and call.route.policy.total:
-            call.total_deadline = call.deadline = self._clock.now + call.route.policy.total
+        elif call.route is not None:
+            self._take_route(call, call.route)
         if fault is None:
             self._attempt(call)
         else:
@@ -70,27 +70,17 @@ class Proxy:
         route = self.routes.exact.get(model) or self.routes.find(model)
         principal = call.principal
         if route is None or (principal is not None and not principal.may_use(model)):
-            return self._judge_model(call, route)
-        call.route = route
-        policy = route.policy
-        if policy.total:
-            call.total_deadline = call.deadline = self._clock.now + policy.total
-        if call.stream and call.fields is not None and policy.inject_usage and call.endpoint.streams_usage:
-            call.usage_injected = ask_for_usage(call.fields)
+            return why_not_served(call.model, route, self.routes)
+        self._take_route(call, route.choose(call.id) if route.choices else route)
         return None
 
-    def _judge_model(self, call: Call, route: Route | None) -> Fault:
-        """Why the model cannot be served."""
-        model = call.model[:128]
-        if not model:
-            return Fault(Side.CLIENT, Kind.MISSING_MODEL, "The request names no model.", param="model")
-        if route is not None:
-            text = f"This key may not use the model '{model}'."
-            return Fault(Side.CLIENT, Kind.MODEL_FORBIDDEN, text, param="model")
-        if not self.routes.complete:
-            text = "A backend has not yet told which models it serves; try again soon."
-            return Fault(Side.GATEWAY, Kind.MODELS_UNKNOWN, text)
-        return Fault(Side.CLIENT, Kind.UNKNOWN_MODEL, f"The model '{model}' does not exist.", param="model")
+    def _take_route(self, call: Call, route: Route) -> None:
+        call.route = route
+        policy = route.policy
+        if policy.total and call.total_deadline == NEVER:
+            call.total_deadline = call.deadline = self._clock.now + policy.total
+        if call.stream and call.fields is not None and policy.inject_usage and call.endpoint.streams_usage:
+            call.usage_injected = ask_for_usage(call.fields) or call.usage_injected
 
     # One attempt.
 
@@ -123,7 +113,7 @@ class Proxy:
     def whole(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         """The usual answer that is no stream: head and body came in one read, and leave in one write."""
         attempt.exchange = None  # it is over, and its connection may be another call's already
-        if head.is_event_stream or head.status in _NOT_RELAYED_WHOLE:
+        if head.status != 200 or head.is_event_stream:
             self.head(attempt, head)
             if attempt.call.attempt is attempt:
                 self.first(attempt, body)
@@ -152,12 +142,24 @@ class Proxy:
         call.at_head = monotonic_ns()
         attempt.response = head
         attempt.peer.state.answered()
-        if head.status == 401:
-            # The upstream's own words may echo our credentials, and the client can do nothing about them.
-            text = "The upstream refused the gateway's credentials."
-            self._abort(attempt, Fault(Side.UPSTREAM, Kind.UPSTREAM_UNAUTHORIZED, text))
+        if head.status >= 400 and (fault := judge_status(head)) is not None:
+            self._refused(attempt, fault)
         elif head.is_event_stream and not call.stream:
             self.sent(attempt)  # nobody could tell before that it is one
+
+    def _refused(self, attempt: Attempt, fault: Fault) -> None:
+        """The upstream says that it failed: ask again, or show what it says."""
+        call = attempt.call
+        again = judge(call, fault, self._clock.now, len(self.active))
+        if again is None and fault.answered != UNAUTHORIZED:
+            return
+        if attempt.exchange is not None:
+            attempt.exchange.abort()
+        self._finish_attempt(attempt)
+        if again is None:
+            self._refuse(call, fault)
+        else:
+            self._go_on(call, attempt.peer, fault, again)
 
     def first(self, attempt: Attempt, payload: bytes) -> None:
         """Payload before the commit point: commit, or wait for a whole event, or fail."""
@@ -174,7 +176,7 @@ class Proxy:
         if attempt.call.endpoint.body is Body.ANY:
             self._commit_events(attempt, head, payload)  # passed through untouched, whatever it says
             return
-        verdict = self._judge_first_event(payload)
+        verdict = judge_first_event(payload)
         if verdict is None:
             attempt.held = payload
         elif isinstance(verdict, Fault):
@@ -182,28 +184,13 @@ class Proxy:
         else:
             self._commit_events(attempt, head, payload)
 
-    def _judge_first_event(self, payload: bytes) -> Fault | bool | None:
-        """True: sound, commit. None: no whole event with data yet. A fault: the stream failed before it began."""
-        for event in sse.split_events(payload):
-            data = sse.data_of(event)
-            if data is None:
-                continue
-            if carries_error(data):
-                text = "The upstream sent an error in place of an answer."
-                return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR_EVENT, text, Retry.REPEATABLE, body=data)
-            if data[:1] not in (b"{", b"[") or data == b"[DONE]":
-                text = "The upstream's stream did not begin with an answer."
-                return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE)
-            return True
-        return True if len(payload) > PARTIAL_EVENT_LIMIT else None
-
     # The commit point.
 
     def _commit_body(self, attempt: Attempt, head: ResponseHead, payload: bytes) -> None:
         call = attempt.call
         self._commit(attempt, head)
         attempt.sink = sink = BodySink(call, self._clock)
-        sink.start(head, payload, attempt.peer.answer_line + _timing(call))
+        sink.start(head, payload, attempt.peer.answer_line + timing(call))
 
     def _commit_events(self, attempt: Attempt, head: ResponseHead, payload: bytes) -> None:
         call = attempt.call
@@ -256,7 +243,7 @@ class Proxy:
             return
         now = self._clock.now
         # A worn-out connection says nothing about its peer; one that refuses or loses a fresh call cools down.
-        lost = fault.retry in (Retry.UNSENT, Retry.REPEATABLE) and call.phase < PROBATION
+        lost = fault.retry in (Retry.UNSENT, Retry.REPEATABLE) and call.phase < PROBATION and not _is_slow(fault)
         if lost and attempt.peer.state.failed(now, attempt.trial):
             self._settler.cooled_down(attempt.peer)
         self._finish_attempt(attempt)
@@ -266,19 +253,52 @@ class Proxy:
             attempt.sink.fail(fault)
             self._settle(call)
             return
-        if now < call.total_deadline and may_retry(call, fault):
-            self._try_again(call, attempt, fault)
-            return
-        self._refuse(call, fault)
-
-    def _try_again(self, call: Call, attempt: Attempt, fault: Fault) -> None:
-        if fault.retry is Retry.REUSED:
-            call.lost_reused = True
+        again = judge(call, fault, now, len(self.active))
+        if again is None:
+            self._refuse(call, fault)
         else:
-            call.tried += (attempt.peer,)
+            self._go_on(call, attempt.peer, fault, again)
+
+    def _go_on(self, call: Call, peer: Peer, fault: Fault, again: Again) -> None:
+        """Attempt *call* anew, after *fault* at *peer*, as *again* says."""
         call.deadline = call.total_deadline
-        self._settler.retried(attempt.peer, fault)
-        self._attempt(call)
+        call.at_head = call.at_first = 0
+        if again.fallback is not None:
+            self._fall_back(call, again.fallback)
+        else:
+            self._settler.retried(peer, fault)
+            if fault.retry is Retry.REUSED:
+                call.lost_reused = True
+            else:
+                call.tried += (peer,)
+        if again.wait:
+            self._pauses[call] = asyncio.get_running_loop().call_later(again.wait, self._pause_over, call)
+        else:
+            self._attempt(call)
+
+    def _fall_back(self, call: Call, route: Route) -> None:
+        """Serve *call* under another route; its answer tells which."""
+        assert call.route is not None
+        self._settler.fell_back(call.route, route)
+        call.tried = ()
+        call.lost_reused = False
+        # The line stands last: that of a former fallback goes.
+        call.answer_lines = call.answer_lines.partition(SERVED)[0] + route.served_line
+        self._take_route(call, route.choose(call.id) if route.choices else route)
+
+    def _pause_over(self, call: Call) -> None:
+        del self._pauses[call]
+        try:
+            self._attempt(call)
+        except Exception:  # a bug of ours ends its own call, and no other
+            self.crashed(call)
+
+    def _end_pause(self, call: Call) -> bool:
+        """Whether *call* waited for its next attempt; it does no longer."""
+        pause = self._pauses.pop(call, None)
+        if pause is not None:
+            pause.cancel()
+        return pause is not None
 
     def _abort(self, attempt: Attempt, fault: Fault) -> None:
         """Give the exchange up because of what the upstream said."""
@@ -302,11 +322,10 @@ class Proxy:
     def stop(self, call: Call, fault: Fault) -> None:
         """End *call* with *fault* in whatever phase it is, and tell the client."""
         attempt = call.attempt
-        if attempt is None:
-            return
-        if attempt.exchange is not None:
-            attempt.exchange.abort()
-        self.failed(attempt, fault)
+        if attempt is not None:
+            self._abort(attempt, fault)
+        elif self._end_pause(call):
+            self._refuse(call, fault)
 
     def stop_stalled(self, call: Call) -> None:
         """End *call*, whose client does not take its answer."""
@@ -332,6 +351,7 @@ class Proxy:
             if attempt.exchange is not None:
                 attempt.exchange.abort()
             self._finish_attempt(attempt)
+        self._end_pause(call)
         call.fault = fault
         call.status = call.status or fault.status
         self._settle(call)
@@ -368,7 +388,7 @@ class Proxy:
             text = "The upstream's stream stalled."
         else:
             text = "The upstream did not begin to answer in time."
-        self.stop(call, Fault(Side.UPSTREAM, Kind.UPSTREAM_SLOW, text, Retry.NEVER, timed_out=True))
+        self.stop(call, Fault(Side.UPSTREAM, Kind.UPSTREAM_SLOW, text, Retry.REPEATABLE, timed_out=True))
 
     # Faults to the client.
 
@@ -385,8 +405,6 @@ class Proxy:
         self._settler.settle(call)
 
 
-def _timing(call: Call) -> bytes:
-    """Milliseconds of the gateway until its first attempt, and of the upstream until its first payload."""
-    ours = (call.at_attempt - call.at_begin) * 1e-6
-    theirs = ((call.at_first or call.at_head) - call.at_sent) * 1e-6
-    return b"server-timing: gw;dur=%.3f, up;dur=%.3f\r\n" % (ours, theirs)
+def _is_slow(fault: Fault) -> bool:
+    """Whether the peer took the request and only did not answer in time: that may be the request's doing."""
+    return fault.timed_out and fault.kind is Kind.UPSTREAM_SLOW

@@ -25,6 +25,8 @@ from protocols.openai.usage import USAGE_KEY, USAGE_NULL, USAGE_WINDOW, find_usa
 PARTIAL_EVENT_LIMIT: Final = 256 << 10
 
 _RETRY_AFTER: Final = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (RETRY_AFTER, RETRY_AFTER * 1000)
+#: The gateway tried again already: the SDKs of OpenAI and Anthropic, which would try again too, then do not.
+_NO_MORE_RETRIES: Final = b"x-should-retry: false\r\n"
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 _CLOSE: Final = b"connection: close\r\n"
 _KEEP: Final = b"connection: keep-alive\r\n"
@@ -51,11 +53,21 @@ def answer_head(call: Call, head: ResponseHead, date: bytes, framing: bytes, mor
         date,
         call.id,
         call.trace,
-        call.cors,
-        more,
+        call.answer_lines,
+        _NO_MORE_RETRIES + more if call.tries > 1 and head.status >= 400 else more,
         b"" if call.client.reusable and call.request.http_1_1 else _KEEP if call.client.reusable else _CLOSE,
         framing,
     )
+
+
+def timing(call: Call) -> bytes:
+    """Server-Timing: milliseconds of the gateway until its first attempt, and of the upstream until its first payload.
+
+    (Server Timing, section 3.)
+    """
+    ours = (call.at_attempt - call.at_begin) * 1e-6
+    theirs = ((call.at_first or call.at_head) - call.at_sent) * 1e-6
+    return b"server-timing: gw;dur=%.3f, up;dur=%.3f\r\n" % (ours, theirs)
 
 
 def answer_fault(call: Call, fault: Fault, date: bytes) -> None:
@@ -100,7 +112,7 @@ def relay_whole(call: Call, attempt: Attempt, head: ResponseHead, body: bytes, d
             call.id,
             call.trace,
             attempt.peer.answer_line,
-            call.cors,
+            call.answer_lines,
             (call.at_attempt - call.at_begin) * 1e-6,
             (call.at_head - call.at_sent) * 1e-6,
             b"" if client.reusable and client.chunked else _KEEP if client.reusable else _CLOSE,

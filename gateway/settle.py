@@ -21,6 +21,8 @@ from gateway.observe.counters import OTHER, Counter, Histogram, Measures
 from gateway.observe.logs import Stamp, redact
 from gateway.routing.endpoints import Endpoint
 from gateway.routing.peer import Peer
+from gateway.routing.retry import cause_of
+from gateway.routing.routes import Route
 from protocols.openai.usage import Usage
 
 #: Methods that get a label of their own; clients choose the others.
@@ -56,6 +58,7 @@ class AccessLine(msgspec.Struct):
     method: str
     path: str
     model: str
+    fallback: str | None
     upstream: str | None
     endpoint: str | None
     status: int
@@ -128,7 +131,11 @@ class Settler:
 
     def retried(self, peer: Peer, fault: Fault) -> None:
         """A call goes on after *fault* at *peer*."""
-        self._measures.retries.child(peer.backend.name, fault.retry.name.lower()).value += 1
+        self._measures.retries.child(peer.backend.name, str(cause_of(fault))).value += 1
+
+    def fell_back(self, former: Route, fallback: Route) -> None:
+        """A call goes on under *fallback*."""
+        self._measures.fallback_used.child(former.label, fallback.serves).value += 1
 
     def cooled_down(self, peer: Peer) -> None:
         """*peer* is set aside for a while."""
@@ -248,6 +255,7 @@ def _line(call: Call, ending: str, now: int, stamp: str) -> AccessLine:
         _METHODS.get(call.request.method, "other"),
         call.endpoint.path,
         _shown_model(call),
+        call.route.serves or None if call.route is not None else None,
         peer.backend.name if peer is not None else None,
         peer.url if peer is not None else None,
         call.status,

@@ -22,7 +22,8 @@ from gateway.places import Place, credentials, marks
 from gateway.routing.balance import BALANCERS, Balancer
 from gateway.routing.host import HostLeastConnections, HostLoad, SharedPeerState
 from gateway.routing.peer import Peer, PeerState, Standing
-from gateway.routing.routes import Group, Policy, Routes
+from gateway.routing.retry import RetryBudget
+from gateway.routing.routes import Group, Policy, Routes, Rule, Share
 from gateway.upstream.dial import Dialler
 from gateway.upstream.discovery import Discovery
 from gateway.upstream.http import HttpBackend, Target
@@ -192,7 +193,9 @@ class Upstreams:
         self._crews: list[Crew] = []
         self._unasked: list[tuple[schema.Backend, list[Target]]] = []
         groups = [self._group(backend) for backend in config.backends if backend.enabled]
-        self.routes = Routes(groups, config.routing.default_backend)
+        routing = config.routing
+        rules = [_rule(route) for route in config.routes]
+        self.routes = Routes(groups, routing.default_backend, rules, routing.model_mappings)
         self.discoveries = [self._discovery(backend, targets) for backend, targets in self._unasked]
 
     def _group(self, backend: schema.Backend) -> Group:
@@ -202,7 +205,7 @@ class Upstreams:
         group = Group(
             backend.name,
             peers,
-            _policy(backend, self._balancer(backend)),
+            self._policy(backend),
             _names(models) if not isinstance(models, str) else {},
             auto=isinstance(models, str),
             passthrough=backend.passthrough,
@@ -222,6 +225,20 @@ class Upstreams:
         if {_url(peer) for peer in known.peers} & {_url(peer) for peer in group.peers}:
             group.models = known.models
             group.known = True
+
+    def _policy(self, backend: schema.Backend) -> Policy:
+        timeouts, retry = backend.timeouts, backend.retry
+        attempts = self._estate.measures.upstream_latency.child(backend.name)
+        return Policy(
+            self._balancer(backend),
+            tries=retry.tries,
+            on=retry.on,
+            budget=RetryBudget(retry.budget, lambda: attempts.count),
+            inject_usage=backend.usage == "inject",
+            first_byte=timeouts.first_byte,
+            idle=timeouts.idle,
+            total=timeouts.total,
+        )
 
     def _balancer(self, backend: schema.Backend) -> Balancer:
         if self._estate.seat.workers > 1 and backend.balance == "least_connections":
@@ -345,13 +362,11 @@ def _names(models: tuple[str | dict[str, str], ...]) -> dict[str, str]:
     return names
 
 
-def _policy(backend: schema.Backend, balancer: Balancer) -> Policy:
-    timeouts = backend.timeouts
-    return Policy(
-        balancer,
-        tries=backend.retry.tries,
-        inject_usage=backend.usage == "inject",
-        first_byte=timeouts.first_byte,
-        idle=timeouts.idle,
-        total=timeouts.total,
-    )
+
+def _rule(route: schema.Route) -> Rule:
+    """What [[routes]] says; of canaries the weights are percents, and the first target has the rest."""
+    targets = [schema.Target(given) if isinstance(given, str) else given for given in route.targets]
+    shares = [Share(target.backend, target.weight) for target in targets]
+    if route.strategy == "canary":
+        shares[0] = Share(shares[0].backend, 100 - sum(share.weight for share in shares[1:]))
+    return Rule(route.model, tuple(shares), route.fallbacks)

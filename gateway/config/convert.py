@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from gateway.config import units
 from gateway.config.faults import Faults, dotted
-from gateway.config.schema import Bytes, Seconds, Secret, Section
+from gateway.config.schema import Bytes, Ratio, Seconds, Secret, Section
 from gateway.config.shape import (
     REQUIRED,
     bounds,
@@ -100,9 +100,9 @@ def _scalar(raw: object, kind: Any) -> Any:
     if isinstance(raw, str) and raw in words_of(kind):
         return raw
     wanted = scalar_of(kind)
-    if wanted is Seconds or wanted is Bytes:
+    if wanted in _READERS:
         try:
-            number = units.seconds(raw) if wanted is Seconds else units.size(raw)
+            number = _READERS[wanted](raw)
         except ValueError:
             return _INVALID
         return number if bounds(kind).hold(number) else _INVALID
@@ -111,6 +111,13 @@ def _scalar(raw: object, kind: Any) -> Any:
     if wanted is None or type(raw) is not wanted:  # type, since a bool is an int too
         return _INVALID
     return raw if not isinstance(raw, int) or bounds(kind).hold(raw) else _INVALID
+
+
+_READERS: Final[dict[Any, Callable[[object], float]]] = {
+    Seconds: units.seconds,
+    Bytes: units.size,
+    Ratio: units.ratio,
+}
 
 
 def _stand_in(kind: Any) -> Any:

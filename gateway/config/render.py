@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from gateway.config import units
 from gateway.config.faults import dotted
-from gateway.config.schema import Bytes, Config, Seconds, Secret, Section
+from gateway.config.schema import Bytes, Config, Ratio, Seconds, Secret, Section
 from gateway.config.shape import (
     REQUIRED,
     Field,
@@ -84,7 +84,7 @@ def _inline(value: Any) -> str:
     if isinstance(value, dict):
         pairs = (f"{dotted('', name)} = {_inline(inner)}" for name, inner in value.items())
         return f"{{ {', '.join(pairs)} }}"
-    return str(value)
+    return str(float(value)) if isinstance(value, Ratio) else str(value)
 
 
 def to_json_schema() -> dict[str, Any]:
@@ -144,4 +144,6 @@ def _schemas_of_scalar(scalar: type, kind: Any) -> list[dict[str, Any]]:
             {"type": "integer", "minimum": 0, **numbers},
             {"type": "string", "pattern": units.SIZE_PATTERN},
         ]
+    if scalar is Ratio:
+        return [{"type": "number", "minimum": 0, "maximum": 1}]
     return [{"type": {int: "integer", bool: "boolean"}.get(scalar, "string"), **numbers}]

@@ -30,6 +30,12 @@ class Bytes(int):
     __slots__ = ()
 
 
+class Ratio(float):
+    """A share: a TOML number from 0 to 1."""
+
+    __slots__ = ()
+
+
 class Secret(str):
     """Text that no repr and no printed configuration shows."""
 
@@ -47,6 +53,10 @@ CountOrNone = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Limit = Annotated[Bytes, msgspec.Meta(extra={"gt": 0})]
 #: A wait that must end and must be able to begin; where 0 has a meaning, the key is a plain `Seconds`.
 Wait = Annotated[Seconds, msgspec.Meta(extra={"gt": 0})]
+
+
+#: What may be tried again, beside the statuses of answers.
+RetryCause = Literal["connect", "reused", "lost", "timeout"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,6 +145,8 @@ class Timeouts(Section, frozen=True):
 
 class Retry(Section, frozen=True):
     tries: Count = 2
+    on: tuple[RetryCause | int, ...] = ("connect", "reused", "lost", 429, 502, 503, 504)
+    budget: Ratio = Ratio(0.2)
 
 
 class Pool(Section, frozen=True):
@@ -179,8 +191,23 @@ class Backend(Defaults, frozen=True, kw_only=True):
     passthrough: tuple[str, ...] = ()
 
 
+class Target(Section, frozen=True):
+    backend: str
+    weight: CountOrNone = 1
+
+
+class Route(Section, frozen=True):
+    """What is said of one model, beside which backends list it."""
+
+    model: str
+    strategy: Literal["weighted", "canary", "direct"] = "weighted"
+    targets: tuple[str | Target, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+
+
 class Routing(Section, frozen=True):
     default_backend: str = ""
+    model_mappings: dict[str, str] = {}
 
 
 class Logging(Section, frozen=True):
@@ -209,6 +236,7 @@ class Config(Section, frozen=True):
     auth: Auth = Auth()
     defaults: Defaults = Defaults()
     backends: tuple[Backend, ...] = ()
+    routes: tuple[Route, ...] = ()
     routing: Routing = Routing()
     logging: Logging = Logging()
     cors: Cors = Cors()

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, 
 import msgspec
 
 from gateway.config import units
-from gateway.config.schema import Bytes, Seconds, Secret, Section
+from gateway.config.schema import Bytes, Ratio, Seconds, Secret, Section
 from gateway.config.text import one_of
 
 #: The default of a field that must be given.
@@ -96,10 +96,10 @@ def words_of(kind: Any) -> tuple[str, ...]:
 
 
 def scalar_of(kind: Any) -> type | None:
-    """str, Secret, bool, int, Seconds or Bytes, where *kind* takes one."""
+    """str, Secret, bool, int, Seconds, Bytes or Ratio, where *kind* takes one."""
     for choice in choices(kind):
-        if choice in (str, Secret, bool, int, Seconds, Bytes):
-            return choice  # type: ignore[no-any-return] # one of the six
+        if choice in (str, Secret, bool, int, Seconds, Bytes, Ratio):
+            return choice  # type: ignore[no-any-return] # one of the seven
     return None
 
 
@@ -135,4 +135,5 @@ _SCALARS: Final[dict[type, str]] = {
     int: "an integer",
     Seconds: units.DURATION,
     Bytes: units.SIZE,
+    Ratio: units.RATIO,
 }

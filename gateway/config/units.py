@@ -9,7 +9,7 @@ import math
 import re
 from typing import Final
 
-from gateway.config.schema import Bytes, Seconds
+from gateway.config.schema import Bytes, Ratio, Seconds
 
 # seconds per unit, as a fraction: n / 1000 rounds once, n * 0.001 twice
 _SECONDS: Final[dict[str, tuple[int, int]]] = {"h": (3600, 1), "m": (60, 1), "s": (1, 1), "ms": (1, 1000)}
@@ -25,6 +25,7 @@ LONGEST: Final = 8760 * 3600
 LARGEST: Final = 1 << 62
 
 DURATION: Final = 'a duration from 0 to a year: seconds, or text with a unit (ms, s, m, h) such as "250ms"'
+RATIO: Final = "a number from 0 to 1"
 SIZE: Final = 'a size: whole bytes, or text with a unit (B, KiB, MiB, GiB) such as "8MiB"'
 
 
@@ -41,6 +42,13 @@ def seconds(value: object) -> Seconds:
     if not 0 <= found <= LONGEST:  # false for nan too
         raise ValueError(f"expected {DURATION}")
     return Seconds(found)
+
+
+def ratio(value: object) -> Ratio:
+    """*value* as a share. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"expected {RATIO}")
+    return Ratio(value)
 
 
 def size(value: object) -> Bytes:

@@ -320,6 +320,9 @@ class Measures:
         self.retries = registry.counter(
             "gateway_retries_total", "Attempts after the first of a call.", ("upstream", "reason")
         )
+        self.fallback_used = registry.counter(
+            "gateway_fallback_used_total", "Calls that went on under a fallback.", ("from_model", "to_model")
+        )
         self.peer_cooldowns = registry.counter(
             "gateway_peer_cooldowns_total",
             "Times a peer was set aside after a failure.",

@@ -1,32 +1,133 @@
-"""The retry law: whether a failed attempt may be made again.
+"""The retry law: whether and how a call goes on after a failed attempt.
 
-Owns that one decision. It refuses to make the attempt (`gateway.proxy`) and to pick the peer
-(`gateway.routing.balance`).
+Owns that one decision, and the budget that bounds it. It refuses to make the attempt (`gateway.proxy`) and to pick the
+peer (`gateway.routing.balance`). A RetryBudget is made for each backend by `gateway.upstreams`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import random
+from typing import TYPE_CHECKING, Final, NamedTuple
+
 from gateway.call import Call
 from gateway.errors import Fault, Retry
 
+if TYPE_CHECKING:
+    from gateway.routing.routes import Route
 
-def may_retry(call: Call, fault: Fault) -> bool:
-    """Whether *call* may be tried again after *fault*.
+#: What a route may list in `retry.on`, beside the statuses of answers.
+CONNECT, REUSED, LOST, TIMEOUT = CAUSES = ("connect", "reused", "lost", "timeout")
 
-    | fault.retry | means                                          | tried again                                       |
-    |-------------|------------------------------------------------|---------------------------------------------------|
-    | UNSENT      | no byte reached the peer                       | up to the route's `tries`, any endpoint           |
-    | REUSED      | lost on a reused connection before any answer  | once more and beyond `tries`, if repeatable       |
-    | REPEATABLE  | sent, and no usable answer                     | no                                                |
-    | NEVER       | the request is at fault, or the answer begun   | no                                                |
+#: Seconds: a peer that failed is asked again after a random part of BACK_OFF x (2^n - 1), n being the tries so far.
+BACK_OFF: Final = 0.025
+BACK_OFF_LIMIT: Final = 0.25
+#: Seconds: what asks for more patience than this (Retry-After) is told to the client, who may have it.
+PATIENCE: Final = 1.0
 
-    An endpoint is repeatable if it only generates, or if the client sent an Idempotency-Key.
+#: Repetitions that a backend without traffic may have at once, and how many a second make up for those.
+RESERVE: Final = 3.0
+REFILL: Final = 1.0
+
+
+class Again(NamedTuple):
+    """A call goes on: after *wait* seconds, under its own route or, where *fallback* is set, under that one."""
+
+    wait: float = 0.0
+    fallback: Route | None = None
+
+
+class RetryBudget:
+    """How many answered or lost requests of one backend may be sent again: a share of its traffic.
+
+    When everything fails, repetitions only add to the load; so each first try earns *ratio* of a repetition, and what
+    is saved up is at most *ratio* of the calls under way. At least `RESERVE` repetitions are there for a backend with
+    little traffic, renewed at `REFILL` a second.
+    """
+
+    __slots__ = ("_at", "_begun", "_first_tries", "_repeated", "_saved", "ratio")
+
+    def __init__(self, ratio: float, begun: Callable[[], int]) -> None:
+        """*begun* counts the backend's attempts so far, repetitions included."""
+        self.ratio = ratio
+        self._begun = begun
+        self._first_tries = begun()
+        self._repeated = 0
+        self._saved = RESERVE
+        self._at = 0.0
+
+    def take(self, now: float, active: int) -> bool:
+        """Take one repetition, if there is one. *now*: monotonic seconds; *active*: calls under way."""
+        if not self.ratio:
+            return False
+        first_tries = self._begun() - self._repeated
+        earned = self.ratio * max(0, first_tries - self._first_tries)
+        if self._at:
+            earned += REFILL * (now - self._at)
+        self._first_tries = first_tries
+        self._at = now
+        self._saved = min(self._saved + earned, max(RESERVE, self.ratio * active))
+        if self._saved < 1.0:
+            return False
+        self._saved -= 1.0
+        self._repeated += 1
+        return True
+
+
+def cause_of(fault: Fault) -> str | int:
+    """What *fault* is called in `retry.on` and in metrics: a word of `CAUSES`, or the status that was answered."""
+    if fault.answered:
+        return fault.answered
+    if fault.retry is Retry.UNSENT:
+        return CONNECT
+    if fault.retry is Retry.REUSED:
+        return REUSED
+    return TIMEOUT if fault.timed_out else LOST
+
+
+def judge(call: Call, fault: Fault, now: float, active: int) -> Again | None:
+    """How *call* goes on after *fault*; None: not at all, and the client is told. *now*: monotonic seconds.
+
+    | fault.retry | means                                         | again under the same route, up to `retry.tries`    |
+    |-------------|-----------------------------------------------|----------------------------------------------------|
+    | UNSENT      | no byte reached the peer                      | any endpoint; cause "connect"                      |
+    | REUSED      | lost on a reused connection before any answer | if repeatable, once and beyond `tries`; "reused"   |
+    | REPEATABLE  | sent, and no usable answer                    | if repeatable and the budget has one left; "lost", |
+    |             |                                               | "timeout", or the status of the answer             |
+    | NEVER       | the request is at fault, or the answer begun  | no                                                 |
+
+    Only causes that the backend lists in `retry.on`. An endpoint is repeatable if it only generates, or if the client
+    sent an Idempotency-Key. Another peer is tried at once; one that failed already after a jittered pause, or when
+    Retry-After says, if that is soon. What would begin after the call's total time is not begun.
+
+    What is not tried again there goes on under the route's next fallback: any fault of the upstream's does, listed or
+    not, if nothing was sent or the endpoint is repeatable. An upstream that asks not to be asked again
+    (`x-should-retry: false`) means itself, not another.
     """
     route = call.route
-    if route is None:
-        return False
-    if fault.retry is Retry.UNSENT:
-        return call.tries - call.lost_reused < route.tries
+    if route is None or fault.retry is Retry.NEVER or now >= call.total_deadline:
+        return None
+    if fault.retry is not Retry.UNSENT and not call.repeatable:
+        return None
+    if not fault.is_final and cause_of(fault) in route.policy.on:
+        wait = _wait(call, route, fault)
+        if wait <= PATIENCE and now + wait < call.total_deadline and _may(call, route, fault, now, active):
+            return Again(wait)
+    return Again(fallback=route.fallbacks[0]) if route.fallbacks else None
+
+
+def _may(call: Call, route: Route, fault: Fault, now: float, active: int) -> bool:
+    """Whether tries and budget allow it."""
     if fault.retry is Retry.REUSED:
-        return call.repeatable and not call.lost_reused
-    return False
+        return not call.lost_reused
+    if len(call.tried) + 1 >= route.tries:
+        return False
+    return fault.retry is Retry.UNSENT or route.policy.budget.take(now, active)
+
+
+def _wait(call: Call, route: Route, fault: Fault) -> float:
+    """Seconds until the next attempt."""
+    if fault.retry is Retry.REUSED or any(peer is not call.peer and peer not in call.tried for peer in route.peers):
+        return 0.0
+    longest = min(BACK_OFF_LIMIT, BACK_OFF * (2.0 ** (len(call.tried) + 1) - 1))
+    return max(random() * longest, fault.wait)

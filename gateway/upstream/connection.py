@@ -129,7 +129,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self.abort()  # bytes nobody asked for: whose answer would they be?
         except WireError as error:
             text = f"The upstream's answer is not valid: {error}."
-            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
+            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE))
         except Exception as error:  # an error in a step must not pass for a fault of the transport
             self._crashed(error, receiver)
 
@@ -179,7 +179,7 @@ class UpstreamConnection(asyncio.Protocol):
         receiver = self._receiver
         text = "The upstream's response head did not come to its end in time."
         try:
-            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, timed_out=True))
+            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE, timed_out=True))
         except Exception as error:
             self._crashed(error, receiver)
 
@@ -188,14 +188,14 @@ class UpstreamConnection(asyncio.Protocol):
         self._held = data
         if len(data) > HEAD_LIMIT:
             text = "The upstream's response head is too large."
-            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
+            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE))
 
     def _pass_interim(self, head: ResponseHead, rest: bytes) -> None:
         """100, 102, 103: not the answer (RFC 9110 section 15.2). 101 was never asked for."""
         self._interim += 1
         if head.status == 101 or self._interim > INTERIM_LIMIT:
             text = "The upstream switched protocols or sent too many interim answers."
-            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text))
+            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE))
             return
         self._pool.head_came(self)
         self._held = rest
@@ -294,11 +294,11 @@ class UpstreamConnection(asyncio.Protocol):
     def _loss(self) -> Fault:
         """What the loss of the connection means in its present state."""
         if self.state is STREAMING:
-            return Fault(Side.UPSTREAM, Kind.UPSTREAM_LOST, "The upstream broke off its answer.")
-        retry = Retry.NEVER
-        if not self._held and not self._interim:
-            reused = self._receiver is not None and self._receiver.reused
-            retry = Retry.REUSED if reused else Retry.REPEATABLE
+            text = "The upstream broke off its answer."
+            return Fault(Side.UPSTREAM, Kind.UPSTREAM_LOST, text, Retry.REPEATABLE)
+        begun = self._held or self._interim
+        reused = self._receiver is not None and self._receiver.reused
+        retry = Retry.REUSED if reused and not begun else Retry.REPEATABLE
         return Fault(Side.UPSTREAM, Kind.UPSTREAM_LOST, "The upstream closed the connection unanswered.", retry)
 
     def _obey_keep_alive(self, head: ResponseHead) -> None:

@@ -204,7 +204,7 @@ class MockExchange:
     def _asked(self, call: Call) -> Asked:
         return Asked(
             path=call.endpoint.path,
-            model=call.model,
+            model=self._model(call),
             stream=call.stream,
             fields=call.fields,
             body=call.body,
@@ -213,6 +213,13 @@ class MockExchange:
             text=self._options.text,
             embedding_size=self._options.embedding_size,
         )
+
+    def _model(self, call: Call) -> str:
+        """The model's name here, which may be another than the client's."""
+        attempt, route = self._attempt, call.route
+        if attempt is None or route is None or route.renames is None:
+            return call.model
+        return route.renames.get(attempt.peer.backend.name, call.model)
 
     async def _deliver(self, status: int, answer: Whole) -> None:
         head = own_head(status, answer.content_type, len(answer.body))
@@ -234,7 +241,7 @@ class MockExchange:
                 await asyncio.sleep(due - clock())
             await self._flowing.wait()
             if sent == limit:
-                self._fail(_cut(sent))
+                self._fail(_cut())
             if self._attempt is None:
                 return
             self._feed(event)
@@ -281,7 +288,6 @@ def _failure(status: int) -> Whole:
     return Whole(error_body(message, kind, None), JSON)
 
 
-def _cut(sent: int) -> Fault:
-    """The fault of a stream that breaks off after *sent* events."""
-    risk = Retry.NEVER if sent else Retry.REPEATABLE
-    return Fault(Side.UPSTREAM, Kind.UPSTREAM_LOST, "The upstream broke off its answer.", risk)
+def _cut() -> Fault:
+    """The fault of a stream that breaks off."""
+    return Fault(Side.UPSTREAM, Kind.UPSTREAM_LOST, "The upstream broke off its answer.", Retry.REPEATABLE)

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.routing.balance import LeastConnections
 from gateway.routing.peer import Peer, PeerState, Standing
+from gateway.routing.retry import RetryBudget
 from gateway.routing.routes import Group, Policy, Route, Routes
 
 
@@ -19,7 +20,16 @@ class Backend:
 
 def group(name: str, *models: str, peers: int = 1, tries: int = 2, auto: bool = False, **renamed: str) -> Group:
     backend: Any = Backend(name)
-    policy = Policy(LeastConnections(), tries=tries, inject_usage=True, first_byte=1.0, idle=1.0, total=0.0)
+    policy = Policy(
+        LeastConnections(),
+        tries=tries,
+        on=(),
+        budget=RetryBudget(0.2, lambda: 0),
+        inject_usage=True,
+        first_byte=1.0,
+        idle=1.0,
+        total=0.0,
+    )
     made = [Peer(backend, f"http://{name}:{at}", 1, PeerState(Standing())) for at in range(peers)]
     return Group(name, made, policy, {**{model: model for model in models}, **renamed}, auto=auto)
 

@@ -1,0 +1,60 @@
+"""Whether an upstream's answer is fit to be shown to the client.
+
+Owns the verdict on its status and on the first event of a stream. It refuses what becomes of the call then
+(`gateway.proxy`). Called by `gateway.proxy` before the commit point.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import Final
+
+from gateway.errors import Fault, Kind, Retry, Side
+from gateway.relay import PARTIAL_EVENT_LIMIT
+from protocols import sse
+from protocols.http1.advice import read_advice
+from protocols.http1.response import ResponseHead
+from protocols.openai.ends import breaks_off
+from protocols.openai.errors import carries_error
+
+#: Statuses below 500 that are about the upstream's state and not about the request.
+_BUSY: Final = frozenset({408, 429})
+UNAUTHORIZED: Final = 401
+
+
+def judge_status(head: ResponseHead) -> Fault | None:
+    """What is wrong where the status says that the upstream failed; None: the answer is about the request."""
+    status = head.status
+    if status == UNAUTHORIZED:
+        # The upstream's own words may echo our credentials, and the client can do nothing about them.
+        text = "The upstream refused the gateway's credentials."
+        kind = Kind.UPSTREAM_UNAUTHORIZED
+        return Fault(Side.UPSTREAM, kind, text, Retry.REPEATABLE, answered=status, is_final=True)
+    if status < 500 and status not in _BUSY:
+        return None
+    advice = read_advice(head.lines, time())
+    return Fault(
+        Side.UPSTREAM,
+        Kind.UPSTREAM_ERROR,
+        f"The upstream answered {status}.",
+        Retry.REPEATABLE,
+        answered=status,
+        wait=advice.wait,
+        is_final=advice.is_final,
+    )
+
+
+def judge_first_event(payload: bytes) -> Fault | bool | None:
+    """True: sound, commit. None: no whole event with data yet. A fault: the stream failed before it began."""
+    for event in sse.split_events(payload):
+        data = sse.data_of(event)
+        if data is None:
+            continue
+        if carries_error(data):
+            text = "The upstream sent an error in place of an answer."
+            return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, text, Retry.REPEATABLE, body=data)
+        if data[:1] not in (b"{", b"[") or data == b"[DONE]" or breaks_off(data):
+            text = "The upstream's stream did not begin with an answer."
+            return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE)
+        return True
+    return True if len(payload) > PARTIAL_EVENT_LIMIT else None
