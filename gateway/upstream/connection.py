@@ -129,7 +129,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self.abort()  # bytes nobody asked for: whose answer would they be?
         except WireError as error:
             text = f"The upstream's answer is not valid: {error}."
-            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE))
+            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE, is_final=True))
         except Exception as error:  # an error in a step must not pass for a fault of the transport
             self._crashed(error, receiver)
 
@@ -188,14 +188,14 @@ class UpstreamConnection(asyncio.Protocol):
         self._held = data
         if len(data) > HEAD_LIMIT:
             text = "The upstream's response head is too large."
-            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE))
+            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE, is_final=True))
 
     def _pass_interim(self, head: ResponseHead, rest: bytes) -> None:
         """100, 102, 103: not the answer (RFC 9110 section 15.2). 101 was never asked for."""
         self._interim += 1
         if head.status == 101 or self._interim > INTERIM_LIMIT:
             text = "The upstream switched protocols or sent too many interim answers."
-            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE))
+            self._fail(Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE, is_final=True))
             return
         self._pool.head_came(self)
         self._held = rest

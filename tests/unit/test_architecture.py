@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.routing", "gateway.admission"),
     # mechanics
     ("gateway.upstream",),
-    ("gateway.settle",),
+    ("gateway.settle", "gateway.probation"),
     # the life of a call
     ("gateway.proxy",),
     ("gateway.front",),

@@ -174,6 +174,7 @@ PROMISED = {
     "gateway_upstream_connections": (Type.GAUGE, ("upstream", "state")),
     "gateway_endings_total": (Type.COUNTER, ("ending",)),
     "gateway_dns_lookups_total": (Type.COUNTER, ("result",)),
+    "gateway_fallback_used_total": (Type.COUNTER, ("from_model", "to_model")),
     "gateway_retries_total": (Type.COUNTER, ("upstream", "reason")),
     "gateway_client_connections": (Type.GAUGE, ()),
     "gateway_client_connections_failed_total": (Type.COUNTER, ("reason",)),

@@ -33,6 +33,8 @@ class Evil(NamedTuple):
     seen: Seen
     #: The connection is clean all the same.
     reused: bool = False
+    #: It is lost before anything of it could be shown: such a request is sent once more, elsewhere.
+    lost: bool = False
 
 
 def judge(seen: Seen, response: Response) -> None:
@@ -56,8 +58,8 @@ def judge(seen: Seen, response: Response) -> None:
 Then = Literal["", "fin", "rst", "close"]
 
 
-def raw(data: bytes, seen: Seen = Seen.REFUSED, *, then: Then = "", reused: bool = False) -> Evil:
-    return Evil(answers.raw(data, then=then), seen, reused)
+def raw(data: bytes, seen: Seen = Seen.REFUSED, *, then: Then = "", reused: bool = False, lost: bool = False) -> Evil:
+    return Evil(answers.raw(data, then=then), seen, reused, lost)
 
 
 def headed(*lines: str, start: str = "HTTP/1.1 200 OK", body: bytes = BODY) -> bytes:
@@ -101,7 +103,7 @@ EVIL: Final[dict[str, Evil]] = {
     ),
     "1 interim answers apart": Evil(parts(EARLY, EARLY[:9], EARLY[9:], SOUND), Seen.SOUND, True),
     "1 an interim answer with a length": raw(headed("Content-Length: 2", start="HTTP/1.1 100 Go", body=b"hi") + SOUND),
-    "1 an interim answer, then nothing": raw(EARLY, then="fin"),
+    "1 an interim answer, then nothing": raw(EARLY, then="fin", lost=True),
     "2 switching protocols": raw(
         headed("Upgrade: h2c", "Connection: upgrade", start="HTTP/1.1 101 Switched", body=b"PRI *")
     ),
@@ -114,7 +116,7 @@ EVIL: Final[dict[str, Evil]] = {
     "5 until it closes": raw(answers.head(200, answers.JSON_TYPE) + BODY, Seen.SOUND, then="fin"),
     "5 until it resets": Evil(parts(answers.head(200, answers.JSON_TYPE) + BODY[:50], Exchange.rst), Seen.BROKEN),
     **{
-        f"{row} {name}, then {then}": Evil(parts(data, getattr(Exchange, then)), seen)
+        f"{row} {name}, then {then}": Evil(parts(data, getattr(Exchange, then)), seen, lost=seen is Seen.REFUSED)
         for then in ("fin", "rst", "close")
         for row, name, data, seen in (
             (6, "less than its length", IN_LENGTH + BODY[:50], Seen.BROKEN),
@@ -166,8 +168,8 @@ EVIL: Final[dict[str, Evil]] = {
         )
     },
     "13 no head at all": raw(BODY + b"\r\n\r\n"),
-    "13 a greeting of SSH": raw(b"SSH-2.0-OpenSSH_9.2\r\n", then="fin"),
-    "13 TLS on a plain port": raw(b"\x15\x03\x03\x00\x02\x02\x28", then="fin"),
+    "13 a greeting of SSH": raw(b"SSH-2.0-OpenSSH_9.2\r\n", then="fin", lost=True),
+    "13 TLS on a plain port": raw(b"\x15\x03\x03\x00\x02\x02\x28", then="fin", lost=True),
     "14 more than its length": raw(SOUND + b"x", Seen.SOUND),
     "14 more than its length, later": Evil(parts(SOUND, b"x"), Seen.SOUND),
     "14 more than its last chunk": raw(IN_CHUNKS + CHUNKS + LAST + b"\r\n", Seen.SOUND),

@@ -58,6 +58,7 @@ PROMISED = {
     "gateway_upstream_connections": {"upstream", "state"},
     "gateway_endings": {"ending"},
     "gateway_retries": {"upstream", "reason"},
+    "gateway_fallback_used": {"from_model", "to_model"},
     "gateway_body_budget_bytes": set(),
     "process_resident_memory_bytes": set(),
     "process_open_fds": set(),
