@@ -15,11 +15,12 @@ import msgspec
 
 from gateway.config.convert import meant
 from gateway.config.faults import Faults, dotted
-from gateway.config.schema import Config
+from gateway.config.schema import Config, Ratio
 from gateway.config.shape import described, fields, is_map, item_of, scalar_of, section_of, words_of
 from gateway.config.text import quoted
 from gateway.config.tree import BUILT_IN, Array, Node, Table, grow, overlay
 
+_FRACTION: Final = re.compile(r"\s*[0-9]{0,18}\.?[0-9]{1,18}\s*")
 _INTEGER: Final = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 _BOOLS: Final = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
@@ -110,15 +111,22 @@ def _read(text: str, kind: Any) -> object:
         return text
     if (opens == "[" and item is not None) or (opens == "{" and (section_of(kind) or is_map(kind))):
         return _json(text, kind)
-    if item is not None and scalar_of(item) is str:
-        return [part.strip() for part in text.split(",") if part.strip()]
+    if item is not None and (scalar_of(item) is str or words_of(item)):
+        return [_read_element(part.strip(), item) for part in text.split(",") if part.strip()]
     if scalar is bool:
         return _BOOLS.get(text.strip().lower(), text)
     if scalar is int and _INTEGER.fullmatch(text):
         return int(text)
+    if scalar is Ratio and _FRACTION.fullmatch(text):
+        return float(text)
     if scalar is None and not words:
         return _json(text, kind)
     return text
+
+
+def _read_element(text: str, kind: Any) -> object:
+    """A part of a comma list: text, or a number where words and numbers are taken."""
+    return int(text) if scalar_of(kind) is int and _INTEGER.fullmatch(text) else text
 
 
 def _json(text: str, kind: Any) -> object:

@@ -1,7 +1,7 @@
 """What must hold within [[backends]] beyond types and ranges.
 
-Owns the rules of a backend: its name, endpoints, credentials, TLS files, models and passed paths. It refuses
-reading secrets (`secrets`). Called by `load`; each rule speaks through a `Report`.
+Owns the rules of a backend: its name, endpoints, credentials, TLS files, models, passed paths and what is
+tried again. It refuses reading secrets (`secrets`). Called by `load`; each rule speaks through a `Report`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from typing import Final
 
 from gateway.config.report import FIELD_VALUE, TOKEN, Path, Report, is_text
 from gateway.config.rules import exactly_one, listed_paths, unique_names
-from gateway.config.schema import Backend, Config, Endpoint
-from gateway.config.text import shown
+from gateway.config.schema import Backend, Config, Endpoint, RetryCause
+from gateway.config.shape import words_of
+from gateway.config.text import one_of, shown
 from gateway.config.urls import parse
+
+#: Statuses below 500 that may be about the upstream's state, not about the request.
+_REPEATED: Final = frozenset({408, 409, 425, 429})
 
 # Written by the gateway itself: a second one would let a request be framed or routed in two ways.
 _OWN_HEADERS: Final = frozenset(
@@ -30,8 +34,16 @@ def check(config: Config, report: Report) -> None:
         _auth(backend, (*path, "auth"), report)
         _tls(backend, (*path, "tls"), report)
         _models(backend, (*path, "models"), report)
+        _retry(backend, (*path, "retry", "on"), report)
         listed_paths(backend.passthrough, (*path, "passthrough"), "/v1/", report)
     unique_names([backend.name for backend in config.backends], ("backends",), report)
+
+
+def _retry(backend: Backend, path: Path, report: Report) -> None:
+    for at, cause in enumerate(backend.retry.on):
+        if isinstance(cause, int) and cause not in _REPEATED and not 500 <= cause <= 599:
+            said = f"is {shown(cause)}, expected {one_of(words_of(RetryCause))}, 408, 409, 425, 429 or 500 to 599"
+            report((*path, at), said)
 
 
 def _name(backend: Backend, path: Path, report: Report) -> None:

@@ -1,7 +1,7 @@
-"""What a configuration gets without writing it: inheritance from [defaults], the mock backend, the key
-`dev-key`.
+"""What a configuration gets without writing it: inheritance from [defaults] and of the balance from [routing],
+the mock backend, the key `dev-key`.
 
-Owns these three. It refuses to judge them (`rules` does not let `dev-key` serve other hosts). Called by
+Owns these. It refuses to judge them (`rules` does not let `dev-key` serve other hosts). Called by
 `load`.
 """
 
@@ -31,9 +31,18 @@ def complete(root: Table, *, quick: bool) -> None:
         raw_key = {"name": "dev", "key": DEV_KEY}
         key = grow(raw_key, BUILT_IN, element_key("auth.keys", raw_key, 0))
         root.table("auth").array("keys").items.append(key)
+    _balance(root)
     if isinstance(backends, Array):
         defaults = _inheritable(root.entries.get("defaults"))
         backends.items[:] = [_completed(item, defaults) for item in backends.items]
+
+
+def _balance(root: Table) -> None:
+    """routing.default_strategy is the balance where [defaults] does not say one."""
+    routing = root.entries.get("routing")
+    word = routing.entries.get("default_strategy") if isinstance(routing, Table) else None
+    if word is not None:
+        root.table("defaults").entries.setdefault("balance", word)
 
 
 def _wants_key(root: Table) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gateway.config import backends, complete, environment, files, quick, rules, secrets, server
+from gateway.config import backends, complete, environment, files, quick, routes, rules, secrets, server
 from gateway.config.assign import assign
 from gateway.config.convert import convert
 from gateway.config.faults import ConfigError, Faults
@@ -43,8 +43,10 @@ def load(paths: Sequence[str], environ: Mapping[str, str], overrides: Mapping[st
     rules.check(config, report)
     server.check(config, report)
     backends.check(config, report)
+    routes.check(config, report)
     config = secrets.resolve(config, environ, report)
     if whole:
+        routes.check_whole(config, report)
         rules.check_whole(config, report)
     faults.throw()
     return config

@@ -1,6 +1,7 @@
 """The quick form: a few `GATEWAY_*` variables that configure a whole gateway.
 
-Owns these names, and says so of those that are promised but not built. It refuses judging values (`rules`).
+Owns these names, and says so of those that are promised but not built. It refuses judging values (`rules`) and
+routes (`policies`).
 Names that it does not know belong to others (an orchestrator sets GATEWAY_SERVICE_HOST). Called by `load`.
 """
 
@@ -10,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from gateway.config import policies
 from gateway.config.environment import add_keys
 from gateway.config.faults import Faults
 from gateway.config.tree import Leaf, Table, element_key, grow
@@ -18,6 +20,7 @@ UPSTREAMS: Final = "GATEWAY_UPSTREAMS"
 API_KEYS: Final = "GATEWAY_API_KEYS"
 DEFAULT_UPSTREAM: Final = "GATEWAY_DEFAULT_UPSTREAM"
 
+_NAMES: Final = (UPSTREAMS, API_KEYS, DEFAULT_UPSTREAM, policies.FALLBACKS, policies.ROUTE_POLICIES)
 _SCHEMES: Final = ("http", "https", "mock")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -27,10 +30,8 @@ NOT_SUPPORTED: Final = (
     "GATEWAY_CIRCUIT_BREAKER_MAX_FAILURES",
     "GATEWAY_CIRCUIT_BREAKER_RESET_SECONDS",
     "GATEWAY_REQUEST_TIMEOUT_SECONDS",
-    "GATEWAY_FALLBACKS",
     "GATEWAY_REDIS_URL",
     "GATEWAY_API_KEY_POLICIES",
-    "GATEWAY_ROUTE_POLICIES",
     "GATEWAY_JWT_SECRET",
     "GATEWAY_JWT_PUBLIC_KEY",
     "GATEWAY_JWT_ALGORITHMS",
@@ -51,11 +52,11 @@ _SINGULAR: Final = {"GATEWAY_UPSTREAM", "GATEWAY_API_KEY"}
 
 def given(environ: Mapping[str, str]) -> bool:
     """True where the quick form is used. An empty variable counts as none: compose files pass them on so."""
-    return any(environ.get(name) for name in (UPSTREAMS, API_KEYS, DEFAULT_UPSTREAM))
+    return any(environ.get(name) for name in _NAMES)
 
 
 def apply(root: Table, environ: Mapping[str, str], faults: Faults) -> None:
-    """Append to *root* the backends and keys that the quick form names."""
+    """Append to *root* the backends, keys and routes that the quick form names."""
     for name in NOT_SUPPORTED:
         if environ.get(name):
             faults.add(f"environment {name}", "", "not supported by this version")
@@ -69,6 +70,7 @@ def apply(root: Table, environ: Mapping[str, str], faults: Faults) -> None:
     if default:
         leaf = Leaf(f"environment {DEFAULT_UPSTREAM}", "routing.default_backend", default)
         root.table("routing").entries["default_backend"] = leaf
+    policies.apply(root, environ, faults)
 
 
 def _add_upstream(root: Table, part: str, faults: Faults) -> None:

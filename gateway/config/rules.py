@@ -1,8 +1,8 @@
-"""What must hold beyond types and ranges, in every section but [server] and [[backends]].
+"""What must hold beyond types and ranges, in every section but [server], [[backends]], [[routes]] and [routing].
 
-Owns the rules of auth, routing, logging, cors and metrics, and of the key `dev-key`. It refuses listening
-(`server`), backends (`backends`) and reading secrets (`secrets`). Called by `load`; each rule speaks through
-a `Report`.
+Owns the rules of auth, logging, cors and metrics, and of the key `dev-key`. It refuses listening
+(`server`), backends (`backends`), routes (`routes`) and reading secrets (`secrets`). Called by `load`; each
+rule speaks through a `Report`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 from typing import Final
 
 from gateway.config.complete import DEV_KEY
-from gateway.config.convert import meant
 from gateway.config.report import FIELD_VALUE, TOKEN, Path, Report, is_text
 from gateway.config.schema import Config, Key
 from gateway.config.secrets import digest
@@ -39,7 +38,6 @@ def check(config: Config, report: Report) -> None:
 
 def check_whole(config: Config, report: Report) -> None:
     """The rules on what may be missing, for a configuration read whole and with the keys' digests."""
-    _routing(config, report)
     seen: dict[str, str] = {}
     for at, key in enumerate(config.auth.keys):
         if key.sha256 and key.sha256 in seen:
@@ -61,13 +59,13 @@ def check_whole(config: Config, report: Report) -> None:
         report(("server", "host"), said)
 
 
-def unique_names(names: list[str], array: Path, report: Report) -> None:
-    """Each name once in *array*. An empty one is told as such elsewhere."""
+def unique_names(names: list[str], array: Path, report: Report, key: str = "name") -> None:
+    """Each name, found at *key*, once in *array*. An empty one is told as such elsewhere."""
     first: dict[str, int] = {}
     for at, name in enumerate(names):
         if name in first and name:
-            there = report.source((*array, first[name], "name"))
-            report((*array, at, "name"), f"is {shown(name)}, which {there} uses too, expected each name once")
+            there = report.source((*array, first[name], key))
+            report((*array, at, key), f"is {shown(name)}, which {there} uses too, expected each {key} once")
         first.setdefault(name, at)
 
 
@@ -127,14 +125,6 @@ def exactly_one(ways: dict[str, str], path: Path, report: Report) -> None:
     if len(used) != 1:
         has = f"has {' and '.join(used)}" if used else "has none of them"
         report(path, f"{has}, expected exactly one of {', '.join(ways)}")
-
-
-def _routing(config: Config, report: Report) -> None:
-    name = config.routing.default_backend
-    enabled = [backend.name for backend in config.backends if backend.enabled]
-    if name and name not in enabled:
-        said = f"is {shown(name)}, which is no enabled backend, {meant(name, enabled)}"
-        report(("routing", "default_backend"), said)
 
 
 def _logging(config: Config, report: Report) -> None:

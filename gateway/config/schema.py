@@ -57,6 +57,8 @@ Wait = Annotated[Seconds, msgspec.Meta(extra={"gt": 0})]
 
 #: What may be tried again, beside the statuses of answers.
 RetryCause = Literal["connect", "reused", "lost", "timeout"]
+#: How a peer is picked; "weighted" is the former gateways' word for "round_robin", which honours weights too.
+Balance = Literal["least_connections", "round_robin", "weighted", "random", "p2c"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -173,7 +175,7 @@ class Defaults(Section, frozen=True):
 
     auth: UpstreamAuth = UpstreamAuth()
     tls: UpstreamTls = UpstreamTls()
-    balance: Literal["least_connections", "round_robin", "random", "p2c"] = "least_connections"
+    balance: Balance = "least_connections"
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
     pool: Pool = Pool()
@@ -207,6 +209,8 @@ class Route(Section, frozen=True):
 
 class Routing(Section, frozen=True):
     default_backend: str = ""
+    #: What `balance` is where neither a backend nor [defaults] says it.
+    default_strategy: Balance = "least_connections"
     model_mappings: dict[str, str] = {}
 
 

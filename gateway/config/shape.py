@@ -50,7 +50,12 @@ class Bounds(NamedTuple):
 
 @cache
 def fields(section: type[Section]) -> dict[str, Field]:
-    return {field.name: Field(field.type, field.default) for field in msgspec.structs.fields(section)}
+    return {field.name: Field(field.type, _default_of(field)) for field in msgspec.structs.fields(section)}
+
+
+def _default_of(field: msgspec.structs.FieldInfo) -> Any:
+    made = field.default_factory  # of a table of free names
+    return field.default if made is msgspec.NODEFAULT else made()
 
 
 @cache

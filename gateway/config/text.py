@@ -1,4 +1,4 @@
-"""How values are written: TOML strings, and a value as an error message shows it.
+"""How values are written: TOML strings, wildcards, and a value as an error message shows it.
 
 Pure. It refuses to know the schema; a caller that must not show a value does not pass it.
 """
@@ -36,6 +36,11 @@ def shown(value: object) -> str:
         # int() refuses digits without end; bit_length does not
         return str(value) if isinstance(value, float) or value.bit_length() < 256 else "a huge integer"
     return "null" if value is None else "a date or time"
+
+
+def is_pattern(name: str) -> bool:
+    """Whether *name* is a wildcard of `fnmatch`: * ? [a-z]."""
+    return "*" in name or "?" in name or "[" in name
 
 
 def one_of(names: Iterable[str]) -> str:

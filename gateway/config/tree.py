@@ -14,7 +14,7 @@ from typing import Final
 from gateway.config.faults import Faults, dotted
 
 BUILT_IN: Final = "built-in default"
-# An element that has a plain name is called by it: nobody counts backends.
+# An element that has a plain name, or is about one model, is called by it: nobody counts backends.
 _PLAIN_NAME: Final = re.compile(r"(?!\d+\Z)[A-Za-z0-9._/-]{1,64}")
 
 
@@ -85,7 +85,7 @@ def grow(raw: object, source: str, key: str = "") -> Node:
 
 def element_key(array: str, element: object, at: int) -> str:
     """The key of *element*, which stands at index *at* of *array*."""
-    name = element.get("name") if isinstance(element, Mapping) else None
+    name = element.get("name") or element.get("model") if isinstance(element, Mapping) else None
     label = name if isinstance(name, str) and _PLAIN_NAME.fullmatch(name) else at
     return f"{array}[{label}]"
 

@@ -91,6 +91,7 @@ class PowerOfTwo:
 BALANCERS: Final[dict[str, type[Balancer]]] = {
     "least_connections": LeastConnections,
     "round_robin": RoundRobin,
+    "weighted": RoundRobin,
     "random": Random,
     "p2c": PowerOfTwo,
 }

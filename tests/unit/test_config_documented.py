@@ -10,7 +10,7 @@ from typing import Any
 from gateway.config.convert import convert
 from gateway.config.faults import Faults
 from gateway.config.load import load
-from gateway.config.schema import Auth, Backend, Config, Key, Section
+from gateway.config.schema import Auth, Backend, Config, Key, Route, Section
 from gateway.config.shape import REQUIRED, fields, item_of, section_of
 from gateway.config.tree import Table, grow
 from tests.unit.configuring import written
@@ -26,7 +26,7 @@ def _documented(raw: dict[str, Any], path: str = "") -> set[str]:
     found: set[str] = set()
     for name, value in raw.items():
         key = f"{path}.{name}" if path else name
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             found |= _documented(value, key)
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             found |= _documented(value[0], key)
@@ -40,8 +40,8 @@ def _declared(section: type[Section], path: str = "") -> set[str]:
     for name, field in fields(section).items():
         key = f"{path}.{name}" if path else name
         item = item_of(field.kind)
-        # an endpoint may be a table too, which its line tells
-        inner = section_of(field.kind) or (section_of(item) if key in ("auth.keys", "backends") else None)
+        # an endpoint or a target may be a table too, which its line tells
+        inner = section_of(field.kind) or (section_of(item) if key in ("auth.keys", "backends", "routes") else None)
         found |= _declared(inner, key) if inner is not None else {key}
     return found
 
@@ -60,13 +60,16 @@ def test_every_key_stands_there_with_its_true_default() -> None:
     faults = Faults()
     config = convert(tree, Config, faults)
     assert not faults.found()
-    [key], [backend] = config.auth.keys, config.backends
+    [key], [backend], [route] = config.auth.keys, config.backends, config.routes
     given = {name: getattr(backend, name) for name, field in fields(Backend).items() if field.default is REQUIRED}
-    assert config == Config(auth=Auth(keys=(Key(name=key.name),)), backends=(Backend(**given),))
+    assert config == Config(
+        auth=Auth(keys=(Key(name=key.name),)), backends=(Backend(**given),), routes=(Route(model=route.model),)
+    )
 
 
-def test_it_loads_with_every_key_uncommented_and_one_key_given(tmp_path: Path) -> None:
-    config = load([written(tmp_path, UNCOMMENTED)], {"GEN_GATEWAY__AUTH__KEYS__0__KEY": "a-key"}, {})
+def test_it_loads_with_every_key_uncommented_one_key_and_one_fallback_given(tmp_path: Path) -> None:
+    given = {"GEN_GATEWAY__AUTH__KEYS__0__KEY": "a-key", "GEN_GATEWAY__ROUTES__0__FALLBACKS": "local"}
+    config = load([written(tmp_path, UNCOMMENTED)], given, {})
     assert [backend.protocol for backend in config.backends] == ["openai"]
 
 

@@ -18,7 +18,10 @@ from tests.unit.configuring import BACKEND, KEYED, STEADY, faults, loaded
 
 ONE_OF_EACH = {
     "GEN_GATEWAY__AUTH__KEYS": '[{"name": "k", "key": "a-key"}]',
-    "GEN_GATEWAY__BACKENDS": '[{"name": "b", "endpoints": [{"url": "http://localhost:1"}]}]',
+    "GEN_GATEWAY__BACKENDS": """[
+        {"name": "b", "endpoints": [{"url": "http://localhost:1"}]}, {"name": "c", "endpoints": ["http://localhost:2"]}
+    ]""",
+    "GEN_GATEWAY__ROUTES": '[{"model": "chat", "targets": [{"backend": "c"}]}]',
 }
 
 #: Where a rule narrows the kind: the text, and the value that it becomes.
@@ -38,7 +41,13 @@ SPECIAL: dict[str, tuple[str, Any]] = {
     "backends.0.models": ("a,b", ("a", "b")),
     "backends.0.tls.ca_file": (__file__, __file__),
     "defaults.tls.ca_file": (__file__, __file__),
+    **{f"{table}.retry.on": ("timeout, 500", ("timeout", 500)) for table in ("defaults", "backends.0")},
+    **{f"{table}.retry.budget": ("0.5", 0.5) for table in ("defaults", "backends.0")},
+    "routes.0.strategy": ("direct", "direct"),
+    "routes.0.targets.0.backend": ("b", "b"),
+    "routes.0.fallbacks": ("c, m", ("c", "m")),
     "routing.default_backend": ("b", "b"),
+    "routing.model_mappings": ('{"x": "b"}', {"x": "b"}),
     "cors.allow_origins": ("https://a", ("https://a",)),
     "metrics.path": ("/m", "/m"),
 }
