@@ -362,7 +362,6 @@ def _names(models: tuple[str | dict[str, str], ...]) -> dict[str, str]:
     return names
 
 
-
 def _rule(route: schema.Route) -> Rule:
     """What [[routes]] says; of canaries the weights are percents, and the first target has the rest."""
     targets = [schema.Target(given) if isinstance(given, str) else given for given in route.targets]
