@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from gateway import sockets
 from gateway.call import Call
 from gateway.clock import NEVER
+from gateway.deadlines import client_stalled
 from gateway.farewell import Farewell, Patience
 from gateway.relay import LAST_WORDS
 from protocols.http1.state import CLIENT_MOVES, ClientState
@@ -199,7 +200,7 @@ class ClientSocket(asyncio.Protocol):
         """The client has taken nothing of its answer for too long."""
         self._all.log.warning("client cut off: it does not read", client=self.address)
         if self._call is not None:
-            self._all.proxy.stop_stalled(self._call)
+            self._all.proxy.stop(self._call, client_stalled())
         self.abort()
 
     def _gone(self) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from time import time
 from typing import Final
 
+import msgspec
+
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.relay import PARTIAL_EVENT_LIMIT
 from protocols import sse
@@ -42,6 +44,14 @@ def judge_status(head: ResponseHead) -> Fault | None:
         wait=advice.wait,
         is_final=advice.is_final,
     )
+
+
+def no_stream(head: ResponseHead, body: bytes) -> Fault:
+    """What is wrong where the client was promised a stream already: the upstream's own error, if this is one."""
+    if carries_error(body):
+        return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, "", body=msgspec.json.format(body, indent=-1))
+    text = f"The upstream answered {head.status} in place of a stream."
+    return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text)
 
 
 def judge_first_event(payload: bytes) -> Fault | bool | None:

@@ -10,15 +10,17 @@ attempt, so one that comes after another looks whether `call.attempt` is still i
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
 from gateway.call import CONNECTING, PHASE_MOVES, PROBATION, RELAYING, SETTLED, Attempt, Call
 from gateway.clock import NEVER, Clock, monotonic_ns
+from gateway.deadlines import judge_overdue
 from gateway.errors import Fault, Kind, Retry, Side
+from gateway.heartbeat import Heartbeats
+from gateway.pauses import Pauses
 from gateway.peek import read_form, read_json
-from gateway.probation import UNAUTHORIZED, judge_first_event, judge_status
+from gateway.probation import UNAUTHORIZED, judge_first_event, judge_status, no_stream
 from gateway.relay import BodySink, EventSink, answer_fault, relay_whole, timing
 from gateway.routing.balance import eligible
 from gateway.routing.endpoints import Body
@@ -36,7 +38,7 @@ _JSON: Final = Body.JSON
 class Proxy:
     """The steps. `begin` is called by the client's connection, the others by the attempt's backend."""
 
-    __slots__ = ("_clock", "_pauses", "_settler", "_standing", "active", "routes")
+    __slots__ = ("_beats", "_clock", "_pauses", "_settler", "_standing", "active", "routes")
 
     def __init__(self, routes: Routes, standing: Standing, settler: Settler, clock: Clock) -> None:
         self.routes = routes
@@ -45,8 +47,9 @@ class Proxy:
         self._clock = clock
         #: Calls that were begun and are not settled.
         self.active: set[Call] = set()
+        self._beats = Heartbeats(clock)
         #: Those of them that wait for their next attempt.
-        self._pauses: dict[Call, asyncio.TimerHandle] = {}
+        self._pauses = Pauses(self._attempt, self.crashed)
 
     # From the client: a whole request.
 
@@ -81,6 +84,8 @@ class Proxy:
             call.total_deadline = call.deadline = self._clock.now + policy.total
         if call.stream and call.fields is not None and policy.inject_usage and call.endpoint.streams_usage:
             call.usage_injected = ask_for_usage(call.fields) or call.usage_injected
+        if policy.heartbeat and call.stream:
+            self._beats.begin(call, policy.heartbeat)
 
     # One attempt.
 
@@ -113,7 +118,7 @@ class Proxy:
     def whole(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         """The usual answer that is no stream: head and body came in one read, and leave in one write."""
         attempt.exchange = None  # it is over, and its connection may be another call's already
-        if head.status != 200 or head.is_event_stream:
+        if head.status != 200 or head.is_event_stream or attempt.call.status:
             self.head(attempt, head)
             if attempt.call.attempt is attempt:
                 self.first(attempt, body)
@@ -167,13 +172,17 @@ class Proxy:
         assert head is not None
         if not payload:
             return
-        if not attempt.call.at_first:
-            attempt.call.at_first = monotonic_ns()
+        call = attempt.call
+        if not call.at_first:
+            call.at_first = monotonic_ns()
         if not head.is_event_stream or head.status >= 300 or head.encoded:
-            self._commit_body(attempt, head, payload)
+            if call.status:
+                self._abort(attempt, no_stream(head, payload))
+            else:
+                self._commit_body(attempt, head, payload)
             return
         payload = attempt.held + payload
-        if attempt.call.endpoint.body is Body.ANY:
+        if call.endpoint.body is Body.ANY:
             self._commit_events(attempt, head, payload)  # passed through untouched, whatever it says
             return
         verdict = judge_first_event(payload)
@@ -196,8 +205,13 @@ class Proxy:
         call = attempt.call
         self._commit(attempt, head)
         attempt.held = b""
-        attempt.sink = sink = EventSink(call, self._clock)
-        sink.start(head, payload, attempt.peer.answer_line)
+        early = self._beats.early(call)
+        if early is not None:
+            attempt.sink = early
+            early.go_on(head, payload)
+        else:
+            attempt.sink = sink = EventSink(call, self._clock)
+            sink.start(head, payload, attempt.peer.answer_line)
 
     def _commit(self, attempt: Attempt, head: ResponseHead) -> None:
         """From here on nothing is repeated: the client sees this answer. The request is not needed any more."""
@@ -221,6 +235,9 @@ class Proxy:
             if head.is_event_stream and head.status < 300:
                 text = "The upstream's stream ended before its first event."
                 self.failed(attempt, Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE))
+                return
+            if call.status:
+                self.failed(attempt, no_stream(head, b""))
                 return
             self._commit_body(attempt, head, b"")
         sink = attempt.sink
@@ -272,7 +289,7 @@ class Proxy:
             else:
                 call.tried += (peer,)
         if again.wait:
-            self._pauses[call] = asyncio.get_running_loop().call_later(again.wait, self._pause_over, call)
+            self._pauses.begin(call, again.wait)
         else:
             self._attempt(call)
 
@@ -285,20 +302,6 @@ class Proxy:
         # The line stands last: that of a former fallback goes.
         call.answer_lines = call.answer_lines.partition(SERVED)[0] + route.served_line
         self._take_route(call, route.choose(call.id) if route.choices else route)
-
-    def _pause_over(self, call: Call) -> None:
-        del self._pauses[call]
-        try:
-            self._attempt(call)
-        except Exception:  # a bug of ours ends its own call, and no other
-            self.crashed(call)
-
-    def _end_pause(self, call: Call) -> bool:
-        """Whether *call* waited for its next attempt; it does no longer."""
-        pause = self._pauses.pop(call, None)
-        if pause is not None:
-            pause.cancel()
-        return pause is not None
 
     def _abort(self, attempt: Attempt, fault: Fault) -> None:
         """Give the exchange up because of what the upstream said."""
@@ -324,13 +327,8 @@ class Proxy:
         attempt = call.attempt
         if attempt is not None:
             self._abort(attempt, fault)
-        elif self._end_pause(call):
+        elif self._pauses.end(call):
             self._refuse(call, fault)
-
-    def stop_stalled(self, call: Call) -> None:
-        """End *call*, whose client does not take its answer."""
-        text = "The client stopped reading."
-        self.stop(call, Fault(Side.CLIENT, Kind.CLIENT_STALLED, text, timed_out=True))
 
     def pause(self, call: Call) -> None:
         """The client reads slowly: the upstream waits, and is not blamed for being silent."""
@@ -351,7 +349,7 @@ class Proxy:
             if attempt.exchange is not None:
                 attempt.exchange.abort()
             self._finish_attempt(attempt)
-        self._end_pause(call)
+        self._pauses.end(call)
         call.fault = fault
         call.status = call.status or fault.status
         self._settle(call)
@@ -369,37 +367,32 @@ class Proxy:
         due = [call for call in self.active if now >= call.deadline]
         for call in due:
             try:
-                self._expire(call, now)
+                fault = judge_overdue(call, now)
+                if fault is not None:
+                    self.stop(call, fault)
             except Exception:  # a bug of ours ends its own call, and no other
                 self.crashed(call)
-
-    def _expire(self, call: Call, now: float) -> None:
-        attempt = call.attempt
-        if now >= call.total_deadline and call.client.untaken:
-            self.stop_stalled(call)
-            return
-        if now >= call.total_deadline:
-            text = "The call took longer than its total time."
-        elif attempt is not None and attempt.sink is not None:
-            quiet_until = attempt.sink.at_last + call.idle
-            if now < quiet_until:  # bytes came since the deadline was set: it is only moved when it is reached
-                call.deadline = min(call.total_deadline, quiet_until)
-                return
-            text = "The upstream's stream stalled."
-        else:
-            text = "The upstream did not begin to answer in time."
-        self.stop(call, Fault(Side.UPSTREAM, Kind.UPSTREAM_SLOW, text, Retry.REPEATABLE, timed_out=True))
+        if self._beats:
+            self._beats.sweep(now, self.crashed)
 
     # Faults to the client.
 
     def _refuse(self, call: Call, fault: Fault) -> None:
-        """Answer *fault*: nothing of another answer was sent."""
+        """Answer *fault*: nothing of another answer was sent, but for heartbeats."""
+        early = self._beats.early(call)
+        if early is not None:
+            call.fault = fault
+            early.fail(fault)
+            self._settle(call)
+            return
         answer_fault(call, fault, self._clock.date)
         self._settle(call)
         call.client.answered()
 
     def _settle(self, call: Call) -> None:
         self.active.discard(call)
+        if self._beats:
+            self._beats.end(call)
         if call.budget_held:
             call.drop_body()
         self._settler.settle(call)

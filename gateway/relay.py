@@ -28,6 +28,8 @@ _RETRY_AFTER: Final = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (RETRY_AFTE
 #: The gateway tried again already: the SDKs of OpenAI and Anthropic, which would try again too, then do not.
 _NO_MORE_RETRIES: Final = b"x-should-retry: false\r\n"
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+#: What keeps a waiting stream's connection alive (WHATWG HTML, section 9.2.7).
+COMMENT: Final = b": keep-alive\n\n"
 _CLOSE: Final = b"connection: close\r\n"
 _KEEP: Final = b"connection: keep-alive\r\n"
 
@@ -208,6 +210,31 @@ class EventSink:
 
     def start(self, head: ResponseHead, payload: bytes, more: bytes) -> None:
         """Send the head and the first events in one write."""
+        start = self._head(head, more)
+        self._expect_end(head)
+        events = self._whole_events(payload)
+        self._client.begin(start + self._framed(events) if events else start)
+
+    def start_early(self) -> None:
+        """Send a head and a comment before any upstream has answered; `go_on` or `fail` comes next, or `beat`."""
+        head = own_head(200, b"text/event-stream", None)
+        self._client.begin(self._head(head, b"") + self._framed(COMMENT))
+
+    def go_on(self, head: ResponseHead, payload: bytes) -> None:
+        """The answer came, after `start_early`."""
+        self.at_last = self._clock.now
+        self._withhold = self._call.usage_injected
+        self._expect_end(head)
+        events = self._whole_events(payload)
+        if events:
+            self._client.send(self._framed(events))
+
+    def beat(self) -> None:
+        """Send a comment between two events, so that nobody on the way takes the connection for dead."""
+        if not self._raw:
+            self._client.send(self._framed(COMMENT))
+
+    def _head(self, head: ResponseHead, more: bytes) -> bytes:
         if not self._chunked:
             self._client.reusable = False
         framing = _CHUNKED if self._chunked else b""
@@ -215,11 +242,11 @@ class EventSink:
         more += b"x-accel-buffering: no\r\n"
         if not any(line.startswith(b"cache-control:") for line in head.lines):
             more += b"cache-control: no-cache\r\n"
-        start = answer_head(self._call, head, self._clock.date, framing, more)
+        return answer_head(self._call, head, self._clock.date, framing, more)
+
+    def _expect_end(self, head: ResponseHead) -> None:
         self._open_ended = not head.chunked and head.length is None
         self._said_end = not self._open_ended
-        events = self._whole_events(payload)
-        self._client.begin(start + self._framed(events) if events else start)
 
     def feed(self, payload: bytes, framed: bytes | None = None) -> None:
         """The usual read, exactly one chunk that ends with a blank line, is written as it came."""
@@ -253,7 +280,7 @@ class EventSink:
         """An error event, no [DONE], no last chunk, then FIN."""
         if not self._raw:
             kind = fault.kind
-            body = error_body(fault.message, kind.type, kind.code)
+            body = fault.body or error_body(fault.message, kind.type, kind.code)
             self._client.send(self._framed(sse.data_event(body)))
         self._client.cut(told=not self._raw)
 

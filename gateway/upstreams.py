@@ -238,6 +238,7 @@ class Upstreams:
             first_byte=timeouts.first_byte,
             idle=timeouts.idle,
             total=timeouts.total,
+            heartbeat=backend.heartbeat,
         )
 
     def _balancer(self, backend: schema.Backend) -> Balancer:

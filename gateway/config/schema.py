@@ -181,6 +181,7 @@ class Defaults(Section, frozen=True):
     pool: Pool = Pool()
     dns: Dns = Dns()
     usage: Literal["inject", "observe"] = "inject"
+    heartbeat: Seconds = Seconds(0)
 
 
 class Backend(Defaults, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ SERVED: Final = b"x-fallback-model: "
 class Policy:
     """How the calls of a backend are sent. Seconds; 0 means: no bound."""
 
-    __slots__ = ("balancer", "budget", "first_byte", "idle", "inject_usage", "on", "total", "tries")
+    __slots__ = ("balancer", "budget", "first_byte", "heartbeat", "idle", "inject_usage", "on", "total", "tries")
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Policy:
         first_byte: float,
         idle: float,
         total: float,
+        heartbeat: float = 0.0,
     ) -> None:
         self.balancer = balancer
         self.tries = tries
@@ -49,6 +50,7 @@ class Policy:
         self.first_byte = first_byte
         self.idle = idle
         self.total = total
+        self.heartbeat = heartbeat
 
 
 class Group:

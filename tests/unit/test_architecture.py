@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # what is counted and written; what is configured
     ("gateway.observe", "gateway.config"),
     ("gateway.relay", "gateway.intake", "gateway.peek", "gateway.sockets", "gateway.listener", "gateway.secure"),
-    ("gateway.farewell",),
+    ("gateway.farewell", "gateway.heartbeat", "gateway.deadlines", "gateway.pauses"),
     # policy
     ("gateway.routing", "gateway.admission"),
     # mechanics

@@ -170,6 +170,14 @@ def usage(stage: KeyStage) -> None:
     assert "stream_options" not in upstream.ledger.last.json()
 
 
+def heartbeat(stage: KeyStage) -> None:
+    """A silent upstream's stream begins all the same."""
+    gateway = stage.start(stage.upstream(answers.await_abort), fields={"heartbeat": "100ms"})
+    client = stage.connect(gateway, timeout=1.5)
+    client.chat(stream=True)
+    assert client.read_head("POST").status == 200
+
+
 SHARED: dict[str, Check] = {
     "auth.type": auth_type,
     **{f"auth.{check.__name__}": check for check in (header_name, username, token, token_env, token_file)},
@@ -185,6 +193,7 @@ SHARED: dict[str, Check] = {
     "dns.refresh": refresh,
     "dns.peer_per": peer_per,
     "usage": usage,
+    "heartbeat": heartbeat,
 }
 
 

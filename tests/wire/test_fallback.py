@@ -190,7 +190,7 @@ def test_a_client_that_leaves_while_its_call_pauses_ends_it(stage: Stage, connec
     client.chat()
     upstream.ledger.wait_requests(1)
     gateway.wait_gauge(0, "gateway_upstream_connections", state="busy")
-    client.close()
+    client.abort()
     line = gateway.wait_call(request_id=client.id)
     assert (line["ending"][0], line["tries"]) == ("C", 1)
     gateway.wait_gauge(0, "gateway_in_flight_requests")
