@@ -18,6 +18,7 @@ from tests.wire.names import NXDOMAIN, SERVFAIL, SILENCE, NameServer, lacking, p
 from tests.wire.process import Configuration, Gateway, free_port, wait_until
 from tests.wire.stage import Stage, backend, configuration
 from tests.wire.test_reload import reload
+from tests.wire.test_workers import held_stream, streams
 from tests.wire.upstream import Upstream
 
 CHAT = "/v1/chat/completions"
@@ -76,6 +77,26 @@ def test_every_address_of_a_name_is_a_peer_where_configured(stage: Stage, names:
     assert [ask(gateway) for _ in range(9)] == [200] * 9
     assert counts(*upstreams) == [3, 3, 3]
     assert upstreams[1].ledger.last.header("host") == f"up.test:{upstreams[0].port}"
+
+
+def test_the_addresses_of_a_name_have_one_balance_for_all_workers(
+    stage: Stage, names: NameServer, tmp_path: Path
+) -> None:
+    gate = Gate()
+    upstreams = spread(stage, "127.0.0.2", "127.0.0.3", "127.0.0.4")
+    names.table["up.test"] = [one.host for one in upstreams]
+    config = configuration(backend(named(upstreams[0]), dns=EACH), server={"workers": 2})
+    gateway = start(stage, config, tmp_path)
+    often = lambda: gateway.gauge("gateway_dns_lookups_total", result="answered") >= 10  # noqa: E731
+    wait_until(often, "both workers know the addresses")
+    assert [ask(gateway) for _ in range(12)] == [200] * 12
+    before = counts(*upstreams)
+    for upstream in upstreams:
+        upstream.answer = held_stream(gate)
+    held = streams(stage, gateway, 18)
+    assert [now - then for now, then in zip(counts(*upstreams), before, strict=True)] == [6, 6, 6]
+    gate.open()
+    assert all(client.finish().status == 200 for client in held)
 
 
 def test_a_name_that_is_one_peer_spreads_its_connections_over_its_addresses(
