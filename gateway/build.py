@@ -17,6 +17,7 @@ from gateway.clients import Clients
 from gateway.clock import Clock, monotonic_ns
 from gateway.config import schema
 from gateway.generation import Generation
+from gateway.memory import Resident, allowed
 from gateway.observe.access import AccessLog, outlet
 from gateway.observe.counters import Measures
 from gateway.observe.exposition import collectors
@@ -24,7 +25,8 @@ from gateway.observe.logs import Level, Log, Stamp
 from gateway.observe.processes import HostProcesses
 from gateway.observe.rows import HostRows
 from gateway.observe.shared import SharedCounts
-from gateway.page import BEAT, CONNECTIONS, GENERATION, LAG, PID, Seat, alone
+from gateway.overload import Bounds, Overload
+from gateway.page import BEAT, CONNECTIONS, GENERATION, LAG, MEMORY, PID, Seat, alone
 from gateway.proxy import Proxy
 from gateway.settle import Settler
 from gateway.upstream.discovery import Discovery
@@ -64,6 +66,8 @@ class Gateway:
         self.proxy = Proxy(routes, self.estate.standing, self.settler, self.clock)
         self.clients = Clients(now.front, self.proxy, now.limits, self.budget, now.fields, self.clock, self.log)
         self.arrivals = Arrivals(self.clients, self.measures.connections_failed, now.terms)
+        self._resident = Resident()
+        self.overload = Overload(self.clients, self.clock, self._resident, self.measures.shed, self.log)
         self._begin(now)
         self._watch()
 
@@ -90,6 +94,7 @@ class Gateway:
     def _begin(self, generation: Generation) -> None:
         self.generation = generation
         self.seat.row.cells[GENERATION] = generation.number
+        self.overload.bounds = _bounds(generation.config.overload, self.seat.workers)
         self.estate.take_over(generation.upstreams)
 
     def accept(self) -> asyncio.Protocol:
@@ -139,14 +144,16 @@ class Gateway:
         clock.every_sweep(lambda now: self.lines.flush())
         clock.every_sweep(lambda now: self.shared.publish())
         clock.every_sweep(self.estate.host.sweep)
+        clock.every_sweep(self.overload.sweep)
         clock.every_sweep(self._report)
         clock.every_sweep(self._even_out)
 
     def _report(self, now: float) -> None:
-        """Tell the others that the loop turns, and how late."""
+        """Tell the others that the loop turns, how late, and what memory is used."""
         cells = self.seat.row.cells
         cells[LAG] = int(self.clock.lag * 1e9)
         cells[BEAT] = monotonic_ns()
+        cells[MEMORY] = self.overload.used
 
     def _even_out(self, now: float) -> None:
         """Tell the others how many connections this worker has, and shed some where it has far more than they."""
@@ -160,6 +167,10 @@ class Gateway:
         self._skewed = self._skewed + 1 if own > SKEW * fair else 0
         if self._skewed >= SKEW_SWEEPS:
             self.clients.shed(int(own - fair))
+
+
+def _bounds(overload: schema.Overload, workers: int) -> Bounds:
+    return Bounds(overload.memory_limit or allowed() // workers, overload.max_lag)
 
 
 def _lines(logging: schema.Logging, measures: Measures) -> AccessLog:

@@ -163,6 +163,12 @@ class ClientSocket(asyncio.Protocol):
         """Bytes queued for it that its socket does not take yet."""
         return self._transport.get_write_buffer_size()
 
+    @property
+    def held(self) -> int:
+        """Bytes of memory that its call holds: the request's body, and what of the answer its socket does not take."""
+        call = self._call
+        return (call.budget_held if call is not None else 0) + self.unsent
+
     def cut(self, *, told: bool) -> None:
         self._call = None
         if self.state < CLOSING:

@@ -133,6 +133,7 @@ class Clients:
 
     def adopt(self, front: Front, limits: Limits, fields: FieldTable) -> None:
         """Read new requests under another configuration; what is being read or answered goes on as it began."""
+        front.shedding = self.front.shedding
         self.front, self.limits, self.fields = front, limits, fields
         for connection in self.open:
             connection.adopt()

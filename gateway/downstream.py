@@ -269,6 +269,16 @@ class ClientConnection(ClientSocket):
         if self.state is READING:
             self._refuse(fault)
 
+    def give_up(self, fault: Fault) -> None:
+        """End what it is busy with, at once. A client that takes nothing cannot be told, and is cut off."""
+        unsent = self.unsent
+        if self.state is READING:
+            self._refuse(fault)
+        elif self._call is not None:
+            self._all.proxy.stop(self._call, fault)
+        if unsent:
+            self.abort()
+
     def _refuse(self, fault: Fault, rest: bytes = b"") -> None:
         """Answer before all was read; the connection lives on only if *rest* is the rest of the request."""
         call, front = self._call, self._all.front

@@ -71,6 +71,7 @@ class Kind(Enum):
     NO_PEER = (503, "service_unavailable", "no_healthy_upstream")
     MODELS_UNKNOWN = (503, "service_unavailable", "models_not_yet_known")
     OUT_OF_BUDGET = (503, "service_unavailable", "overloaded")
+    SHED = (503, "service_unavailable", "load_shed")
     DRAINING = (503, "service_unavailable", "draining")
     UPSTREAM_SLOW = (504, "server_error", "upstream_timeout")
     BAD_VERSION = (505, "invalid_request_error", "http_version_not_supported")

@@ -21,6 +21,7 @@ from gateway.admission.proxies import Proxies
 from gateway.call import Answer, Call, Client, Operation
 from gateway.clock import Clock
 from gateway.errors import Fault, Kind, Side
+from gateway.observe.counters import Counter
 from gateway.relay import answer_fault, answer_whole
 from gateway.routing.endpoints import Body, Endpoint
 from gateway.routing.routes import Routes
@@ -89,6 +90,14 @@ class Finding(NamedTuple):
     fault: Fault | None
 
 
+class Shedding(NamedTuple):
+    """Why calls are refused for now; each is counted. *closes*: its connection is to end too."""
+
+    fault: Fault
+    refused: Counter
+    closes: bool
+
+
 class Keys(NamedTuple):
     """How a request names its key. `ring` is None where keys are not asked for."""
 
@@ -122,6 +131,8 @@ class Front:
         self._budget = budget
         self._clock = clock
         self._passthrough = _passthrough_doors(routes)
+        #: Set while calls are to be refused (`gateway.overload`).
+        self.shedding: Shedding | None = None
 
     # A head is complete.
 
@@ -142,9 +153,19 @@ class Front:
             if len(parent) != _TRACEPARENT_LENGTH or not trace.isalnum():
                 trace = id
         call = Call(client, request, endpoint, self._budget, operation, principal, cors, id, trace, at_start)
-        if endpoint.body is _ANY and fault is None:
-            fault = self._pass_through(call)
+        if fault is None and (endpoint.body is _ANY or self.shedding is not None):
+            fault = self._shed(call) or (self._pass_through(call) if endpoint.body is _ANY else None)
         return call, fault
+
+    def _shed(self, call: Call) -> Fault | None:
+        """Whether *call* is to be refused for the load that it would be: operations are none."""
+        shedding = self.shedding
+        if shedding is None or call.operation is not None:
+            return None
+        shedding.refused.value += 1
+        if shedding.closes:
+            call.client.reusable = False
+        return shedding.fault
 
     def open_forwarded(self, client: Client, request: Request, at_start: int) -> tuple[Call, Fault | None]:
         """The same where *client* is a trusted proxy, which names the one that it speaks for."""

@@ -229,6 +229,11 @@ class Cors(Section, frozen=True):
     max_age: Seconds = Seconds(3600)
 
 
+class Overload(Section, frozen=True):
+    memory_limit: Bytes = Bytes(0)
+    max_lag: Seconds = Seconds(0.5)
+
+
 class Metrics(Section, frozen=True):
     enabled: bool = True
     path: str = "/metrics"
@@ -246,3 +251,4 @@ class Config(Section, frozen=True):
     logging: Logging = Logging()
     cors: Cors = Cors()
     metrics: Metrics = Metrics()
+    overload: Overload = Overload()

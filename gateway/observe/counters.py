@@ -342,6 +342,11 @@ class Measures:
         self.body_budget = registry.gauge(
             "gateway_body_budget_bytes", "Bytes of request bodies now held in memory."
         ).child()
+        self.shed = registry.counter(
+            "gateway_shed_total",
+            "Calls refused for want of memory or for the loop's lag, and the largest, ended for want of memory.",
+            ("reason",),
+        )
         self.accept_pauses = registry.counter(
             "gateway_accept_pauses_total", "Times that accepting paused since too few file descriptors were left."
         ).child()

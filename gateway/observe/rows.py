@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.clock import SWEEP_INTERVAL, monotonic_ns
-from gateway.page import BEAT, GENERATION, LAG, Row, Seat
+from gateway.page import BEAT, GENERATION, LAG, MEMORY, Row, Seat
 
 _SECOND: Final = 1e9
 
@@ -38,10 +38,14 @@ class HostRows(Collector):
             "How late a worker's event loop was last, or is by now if it has not turned since.",
             labels=["worker"],
         )
+        memory = GaugeMetricFamily(
+            "gateway_worker_memory_bytes", "What overload.memory_limit is compared with.", labels=["worker"]
+        )
         for row in rows:
+            memory.add_metric([str(row.number)], row.cells[MEMORY])
             generations.add_metric([str(row.number)], row.cells[GENERATION])
             lags.add_metric([str(row.number)], _lag(row))
-        yield from (generations, lags)
+        yield from (generations, lags, memory)
 
 
 def _lag(row: Row) -> float:

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("protocols.openai",),
     # values
     ("gateway.errors", "gateway.clock", "gateway.config.schema", "gateway.certificates"),
-    ("gateway.page", "gateway.deathsig"),
+    ("gateway.page", "gateway.deathsig", "gateway.memory"),
     ("gateway.call",),
     # what is counted and written; what is configured
     ("gateway.observe", "gateway.config"),
@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.tls",),
     ("gateway.arrival",),
     # wiring
-    ("gateway.gate", "gateway.places"),
+    ("gateway.gate", "gateway.overload", "gateway.places"),
     ("gateway.upstreams",),
     ("gateway.generation",),
     ("gateway.build",),

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from gateway.config.schema import Config
-from tests.wire import keys_auth, keys_backends, keys_listener, keys_server
+from tests.wire import keys_auth, keys_backends, keys_listener, keys_overload, keys_server
 from tests.wire.keys_stage import BACKENDS, DEFAULTS, Check, KeyStage, without
 from tests.wire.process import DidNotStart
 
@@ -26,6 +26,7 @@ CHECKS: dict[str, Check] = {
     **keys_listener.CHECKS,
     **keys_auth.CHECKS,
     **keys_backends.CHECKS,
+    **keys_overload.CHECKS,
 }
 
 #: Without these a configuration says nothing sound, and the gateway refuses to start: that is how it notices.
