@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.errors import Fault
     from gateway.routing.endpoints import Endpoint
     from gateway.routing.peer import Peer
-    from gateway.routing.routes import Route
+    from gateway.routing.route import Route
     from protocols.http1.request import Request
     from protocols.http1.response import ResponseHead
     from protocols.openai.body import Fields

@@ -26,7 +26,8 @@ from gateway.routing.balance import eligible
 from gateway.routing.endpoints import Body
 from gateway.routing.peer import Peer, Standing
 from gateway.routing.retry import Again, judge
-from gateway.routing.routes import SERVED, Route, Routes, why_not_served
+from gateway.routing.route import SERVED, Route
+from gateway.routing.routes import Routes, why_not_served
 from gateway.settle import Settler
 from protocols.http1.response import ResponseHead
 from protocols.openai.body import ask_for_usage
@@ -74,8 +75,16 @@ class Proxy:
         principal = call.principal
         if route is None or (principal is not None and not principal.may_use(model)):
             return why_not_served(call.model, route, self.routes)
-        self._take_route(call, route.choose(call.id) if route.choices else route)
+        self._take_route(call, self._choose(call, route) if route.choices else route)
         return None
+
+    def _choose(self, call: Call, route: Route) -> Route:
+        """The one of several routes that is *call*'s: a fallback already, where nobody serves the model itself."""
+        chosen = route.choose(call.id)
+        if chosen.serves:
+            self._settler.fell_back(route, chosen)
+            call.answer_lines += chosen.served_line
+        return chosen
 
     def _take_route(self, call: Call, route: Route) -> None:
         call.route = route
@@ -296,7 +305,8 @@ class Proxy:
     def _fall_back(self, call: Call, route: Route) -> None:
         """Serve *call* under another route; its answer tells which."""
         assert call.route is not None
-        self._settler.fell_back(call.route, route)
+        if route.serves:  # else it is another target of the same model
+            self._settler.fell_back(call.route, route)
         call.tried = ()
         call.lost_reused = False
         # The line stands last: that of a former fallback goes.

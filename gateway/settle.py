@@ -22,7 +22,7 @@ from gateway.observe.logs import Stamp, redact
 from gateway.routing.endpoints import Endpoint
 from gateway.routing.peer import Peer
 from gateway.routing.retry import cause_of
-from gateway.routing.routes import Route
+from gateway.routing.route import Route
 from protocols.openai.usage import Usage
 
 #: Methods that get a label of their own; clients choose the others.

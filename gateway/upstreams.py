@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from gateway.call import Backend
 from gateway.clock import Clock
 from gateway.config import schema, urls
+from gateway.config.routes import targets_of
 from gateway.observe.counters import Measures
 from gateway.observe.logs import Log
 from gateway.page import Seat
@@ -23,7 +24,8 @@ from gateway.routing.balance import BALANCERS, Balancer
 from gateway.routing.host import HostLeastConnections, HostLoad, SharedPeerState
 from gateway.routing.peer import Peer, PeerState, Standing
 from gateway.routing.retry import RetryBudget
-from gateway.routing.routes import Group, Policy, Routes, Rule, Share
+from gateway.routing.route import Group, Policy, Rule, Share
+from gateway.routing.routes import Routes
 from gateway.upstream.dial import Dialler
 from gateway.upstream.discovery import Discovery
 from gateway.upstream.http import HttpBackend, Target
@@ -365,8 +367,7 @@ def _names(models: tuple[str | dict[str, str], ...]) -> dict[str, str]:
 
 def _rule(route: schema.Route) -> Rule:
     """What [[routes]] says; of canaries the weights are percents, and the first target has the rest."""
-    targets = [schema.Target(given) if isinstance(given, str) else given for given in route.targets]
-    shares = [Share(target.backend, target.weight) for target in targets]
+    shares = [Share(target.backend, target.weight) for target in targets_of(route)]
     if route.strategy == "canary":
         shares[0] = Share(shares[0].backend, 100 - sum(share.weight for share in shares[1:]))
     return Rule(route.model, tuple(shares), route.fallbacks)

@@ -14,7 +14,7 @@ from gateway.call import Call
 from gateway.errors import Fault, Retry
 
 if TYPE_CHECKING:
-    from gateway.routing.routes import Route
+    from gateway.routing.route import Route
 
 #: What a route may list in `retry.on`, beside the statuses of answers.
 CONNECT, REUSED, LOST, TIMEOUT = CAUSES = ("connect", "reused", "lost", "timeout")

@@ -1,168 +1,44 @@
 """Routes: a requested model resolved to peers and policy.
 
-Owns the model table: its wildcards, what backends with `models = "auto"` told, and what [[routes]] says of a model
-(`Rule`): shares between backends, and fallbacks. It refuses to pick a peer (`balance`) and to ask backends
+Owns the model table: its wildcards, what backends with `models = "auto"` told, and what [[routes]] and
+routing.model_mappings say of a model. It refuses to pick a peer (`balance`) and to ask backends
 (`gateway.upstream.discovery`). One `Routes` is made by `gateway.upstreams`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from hashlib import blake2b
 from itertools import accumulate
 from typing import Final, NamedTuple
 
 from gateway.errors import Fault, Kind, Side
-from gateway.routing.balance import Balancer
 from gateway.routing.peer import Peer
-from gateway.routing.retry import RetryBudget
+from gateway.routing.route import Choices, Group, Route, Rule, Share, is_pattern
 
-#: What the line begins with that tells which fallback served.
-SERVED: Final = b"x-fallback-model: "
-
-
-class Policy:
-    """How the calls of a backend are sent. Seconds; 0 means: no bound."""
-
-    __slots__ = ("balancer", "budget", "first_byte", "heartbeat", "idle", "inject_usage", "on", "total", "tries")
-
-    def __init__(
-        self,
-        balancer: Balancer,
-        *,
-        tries: int,
-        on: Iterable[str | int],
-        budget: RetryBudget,
-        inject_usage: bool,
-        first_byte: float,
-        idle: float,
-        total: float,
-        heartbeat: float = 0.0,
-    ) -> None:
-        self.balancer = balancer
-        self.tries = tries
-        #: What is tried again: causes (`retry.CAUSES`) and statuses.
-        self.on = frozenset(on)
-        self.budget = budget
-        self.inject_usage = inject_usage
-        self.first_byte = first_byte
-        self.idle = idle
-        self.total = total
-        self.heartbeat = heartbeat
+#: The label of models that nobody names.
+OTHER: Final = "other"
 
 
-class Group:
-    """A backend as the model table sees it: its peers, its policy and the models it serves."""
+class Match(NamedTuple):
+    """What is said of a model's name."""
 
-    __slots__ = ("auto", "known", "models", "name", "passthrough", "peers", "policy")
-
-    def __init__(
-        self,
-        name: str,
-        peers: Sequence[Peer],
-        policy: Policy,
-        models: dict[str, str],
-        *,
-        auto: bool = False,
-        passthrough: Sequence[str] = (),
-    ) -> None:
-        self.name = name
-        self.peers = tuple(peers)
-        self.policy = policy
-        #: Client's name -> upstream's name; both may be patterns where they are equal.
-        self.models = models
-        self.auto = auto
-        #: Whether `models` is complete: an auto backend is not known before it answered once.
-        self.known = not auto
-        self.passthrough = tuple(passthrough)
-
-
-class Share(NamedTuple):
-    """One target of a rule: a backend, and its weight among the targets."""
-
-    backend: str
-    weight: int
-
-
-class Rule(NamedTuple):
-    """What is said of one model, or of those that match a pattern.
-
-    Without *shares* the backends serve it that list it. *fallbacks* are models, or backends by name.
-    """
-
-    model: str
-    shares: tuple[Share, ...] = ()
-    fallbacks: tuple[str, ...] = ()
-
-
-class Route:
-    """One model's way: made when the table is built, shared by all its calls."""
-
-    __slots__ = (
-        "choices",
-        "fallbacks",
-        "groups",
-        "label",
-        "peers",
-        "policy",
-        "renames",
-        "served_line",
-        "serves",
-        "tries",
-    )
-
-    def __init__(
-        self,
-        label: str,
-        groups: Sequence[Group],
-        renames: Mapping[str, str] | None,
-        *,
-        serves: str = "",
-        fallbacks: tuple[Route, ...] = (),
-        choices: Choices | None = None,
-    ) -> None:
-        #: The model as metrics name it: a configured name or pattern, or "other".
-        self.label = label
-        self.groups = tuple(groups)
-        self.peers = tuple(peer for group in groups for peer in group.peers)
-        #: The first backend's policy holds where several backends serve one model.
-        self.policy = groups[0].policy
-        self.tries = self.policy.tries
-        #: Backend's name -> the model's name there; None where no backend renames it.
-        self.renames = renames
-        #: Where this is a fallback: the model or backend that it was configured as.
-        self.serves = serves
-        self.served_line = SERVED + serves.encode("latin-1", "replace") + b"\r\n" if serves else b""
-        #: Where a call goes on that fails here: the first of them, which has the others as its own fallbacks.
-        self.fallbacks = fallbacks
-        #: Routes between which calls are divided, this one being none of them then.
-        self.choices = choices
-
-    def choose(self, id: bytes) -> Route:
-        """The route of the call with this *id*: always the same one. Only where there are `choices`."""
-        assert self.choices is not None
-        return self.choices.choose(id)
-
-    def __repr__(self) -> str:
-        return f"<Route {self.label} -> {', '.join(peer.url for peer in self.peers)}>"
-
-
-class Choices(NamedTuple):
-    """Routes with their weights, added up."""
-
-    bounds: tuple[int, ...]
-    routes: tuple[Route, ...]
-
-    def choose(self, id: bytes) -> Route:
-        """By a hash of *id*: a client that sends its call again under the same id meets the same backend."""
-        number = int.from_bytes(blake2b(id, digest_size=8).digest(), "little")
-        return self.routes[bisect(self.bounds, number % self.bounds[-1])]
+    #: The model or backend that serves it: what it is mapped to, or its own name.
+    name: str
+    #: What [[routes]] says of the name, and of what it is mapped to, where that is another entry.
+    rules: tuple[Rule, ...]
+    #: Between which backends its calls are divided; none: whoever lists the name serves it.
+    shares: tuple[Share, ...]
+    #: Models, or backends by name.
+    fallbacks: tuple[str, ...]
 
 
 class Routes:
-    """The model table. Exact names win over patterns, longer patterns over shorter ones, rules over what is listed."""
+    """The model table.
+
+    Exact names win over patterns, longer patterns over shorter ones. A model that is mapped to another is looked up
+    under that name, and what [[routes]] says of it holds over which backends list it.
+    """
 
     MEMO_LIMIT: Final = 1024
     MEMO_NAME_LIMIT: Final = 128
@@ -178,11 +54,11 @@ class Routes:
         self.groups = {group.name: group for group in groups}
         self._default = default
         self._rules = {rule.model: rule for rule in rules}
-        self._pattern_rules = sorted((rule for rule in self._rules.values() if _is_pattern(rule.model)), key=_length)
+        self._pattern_rules = sorted((rule for rule in self._rules.values() if is_pattern(rule.model)), key=_length)
         self._aliases = dict(aliases or {})
         #: The routes of models that are named without a pattern.
         self.exact: dict[str, Route] = {}
-        #: The same without rules and aliases; and the routes of patterns.
+        #: The same by what backends list alone; and the routes of patterns.
         self._listed: dict[str, Route] = {}
         self._patterns: list[tuple[str, Route]] = []
         #: Names that matched a pattern or took the default. Bounded, because clients choose the names.
@@ -220,15 +96,16 @@ class Routes:
         """(model, backend's name) of every model that has a name of its own, in order of configuration."""
         return list(self._owners.items())
 
-    # How a name becomes a route.
+    # What is said of a name.
 
-    def _resolve(self, model: str) -> Route | None:
-        """What rules, aliases and backends make of *model*."""
-        rule = self._rules.get(model) or self._pattern_rule(model)
-        if rule is not None:
-            return self._ruled(rule, model)
-        alias = self._aliases.get(model)
-        return self._serve(alias, model, model) if alias is not None else self._serving(model)
+    def match(self, model: str) -> Match:
+        """What is said of *model*; its own entry's targets win over a mapping, and a mapping over patterns."""
+        own = self._rules.get(model)
+        name = model if own is not None and own.shares else self._aliases.get(model, model)
+        rule = self._rules.get(name) or self._pattern_rule(name)
+        rules = tuple(dict.fromkeys(one for one in (own, rule) if one is not None))
+        fallbacks = next((one.fallbacks for one in rules if one.fallbacks), ())
+        return Match(name, rules, rule.shares if rule is not None else (), fallbacks)
 
     def _pattern_rule(self, model: str) -> Rule | None:
         return next((rule for rule in self._pattern_rules if fnmatchcase(model, rule.model)), None)
@@ -241,64 +118,80 @@ class Routes:
         for pattern, route in self._patterns:
             if fnmatchcase(model, pattern):
                 return route
-        return Route("other", [self.groups[self._default]], None) if self._default else None
+        return Route(OTHER, [self.groups[self._default]], None) if self._default else None
 
-    def _serve(self, name: str, model: str, label: str, serves: str = "") -> Route | None:
-        """A route of *name*, a model or a backend, for calls that ask for *model*."""
-        name = self._aliases.get(name, name)
-        route = self._serving(name) if name not in self.groups or name in self._listed else None
-        if route is not None:
-            renames = {group.name: (route.renames or {}).get(group.name, name) for group in route.groups}
-            return Route(label, route.groups, renames, serves=serves)
-        return self._at(name, model, label, serves) if name in self.groups else None
+    def is_backend(self, name: str) -> bool:
+        """Whether *name*, where either may stand, means a backend: of that name, unless a model is called so too."""
+        return name in self.groups and name not in self._listed
 
-    def _at(self, name: str, model: str, label: str, serves: str = "") -> Route | None:
-        """A route to the backend *name* for calls that ask for *model*: the first that it serves, if not that one."""
-        group = self.groups[name]
-        known = group.models.get(model)
-        if known is None and not any(fnmatchcase(model, pattern) for pattern in group.models):
-            known = next((there for there in group.models.values() if not _is_pattern(there)), None)
-        return Route(label, [group], {name: known} if known is not None else None, serves=serves)
+    # How a name becomes a route.
 
-    def _ruled(self, rule: Rule, model: str) -> Route | None:
-        """The route of *model* by its *rule*."""
-        if not rule.shares:
-            base = self._serving(model)
-            if base is None:
-                return None
-            fallbacks = self._chain(rule.fallbacks, base.label, model)
-            return Route(base.label, base.groups, base.renames, fallbacks=fallbacks)
-        shares = [share for share in rule.shares if share.backend in self.groups]
+    def _resolve(self, model: str) -> Route | None:
+        """What rules, mappings and backends make of *model*."""
+        match = self.match(model)
+        label = match.rules[0].model if match.rules else model
+        if match.shares:
+            return self._divided(match, model, label)
+        if match.name != model:
+            base = self._serve(match.name, model, label)
+        elif (base := self._serving(model)) is not None and (base.label != OTHER or not match.rules):
+            label = base.label
+        if not match.fallbacks:
+            return base
+        chain = self._chain(match, model, label)
+        if base is not None:
+            return Route(label, base.groups, base.renames, fallbacks=chain)
+        # Nobody serves it, or has said so yet: the first fallback does.
+        return Route(label, chain[0].groups, None, choices=Choices((1,), chain[:1])) if chain else None
+
+    def _divided(self, match: Match, model: str, label: str) -> Route:
+        """The route of *model* between the shares: where one fails, the others are tried, and then the fallbacks."""
+        fallbacks = self._chain(match, model, label)
+        used = [share.backend for share in match.shares if share.weight]
         routes = []
-        for share in shares:
-            others = [other.backend for other in shares if other is not share and other.weight]
-            routes.append(self._share(share, rule, model, others))
-        bounds = tuple(accumulate(share.weight for share in shares))
-        groups = [self.groups[share.backend] for share in shares]
-        return Route(rule.model, groups, None, choices=Choices(bounds, tuple(routes)))
+        for share in match.shares:
+            chain = fallbacks
+            for name in reversed(used):
+                if name != share.backend:
+                    chain = (self._at(name, match.name, model, label, fallbacks=chain), *chain)
+            routes.append(self._at(share.backend, match.name, model, label, fallbacks=chain))
+        bounds = tuple(accumulate(share.weight for share in match.shares))
+        return Route(label, [self.groups[name] for name in used], None, choices=Choices(bounds, tuple(routes)))
 
-    def _share(self, share: Share, rule: Rule, model: str, others: Sequence[str]) -> Route:
-        """One target's route: where it fails, the *others* are tried, and then the fallbacks."""
-        route = self._at(share.backend, model, rule.model)
-        assert route is not None
-        chain = self._chain(rule.fallbacks, rule.model, model)
-        for name in reversed(others):
-            other = self._at(name, model, rule.model)
-            assert other is not None
-            other.fallbacks = chain
-            chain = (other, *chain)
-        route.fallbacks = chain
-        return route
-
-    def _chain(self, names: Sequence[str], label: str, model: str) -> tuple[Route, ...]:
-        """The routes of fallbacks; each has those after it as its own."""
+    def _chain(self, match: Match, model: str, label: str) -> tuple[Route, ...]:
+        """The routes of the fallbacks; each has those after it as its own. What is tried before them is left out."""
+        before = () if match.shares else (model, match.name)
+        targets = {share.backend for share in match.shares if share.weight}
         chain: tuple[Route, ...] = ()
-        for name in reversed(names):
-            route = self._serve(name, model, label, serves=name)
+        for name in reversed(match.fallbacks):
+            wanted = self._aliases.get(name, name)
+            if wanted in before or (wanted in targets and self.is_backend(wanted)):
+                continue
+            route = self._serve(wanted, model, label, serves=name, fallbacks=chain)
             if route is not None:
-                route.fallbacks = chain
                 chain = (route, *chain)
         return chain
+
+    def _serve(
+        self, name: str, model: str, label: str, *, serves: str = "", fallbacks: tuple[Route, ...] = ()
+    ) -> Route | None:
+        """A route to *name*, a model or a backend, for calls that ask for *model*; None where nobody serves it."""
+        if self.is_backend(name):
+            return self._at(name, model, model, label, serves=serves, fallbacks=fallbacks)
+        base = self._serving(name)
+        if base is None:
+            return None
+        renames = {group.name: (base.renames or {}).get(group.name, name) for group in base.groups}
+        return Route(label, base.groups, renames, serves=serves, fallbacks=fallbacks)
+
+    def _at(
+        self, backend: str, name: str, model: str, label: str, *, serves: str = "", fallbacks: tuple[Route, ...] = ()
+    ) -> Route:
+        """A route to *backend*, which is to serve the model *name*, for calls that ask for *model*."""
+        group = self.groups[backend]
+        sent = group.name_of(name)
+        renames = {backend: sent} if sent != model else None
+        return Route(label, [group], renames, serves=serves, fallbacks=fallbacks)
 
     def _remember(self, model: str, route: Route | None) -> Route | None:
         if route is not None and len(model) <= self.MEMO_NAME_LIMIT:
@@ -320,16 +213,15 @@ class Routes:
             renames = {group.name: group.models[model] for group in groups if group.models[model] != model}
             route = Route(model, groups, renames or None)
             # Patterns are the configuration's to give: a backend that lists "*" must not become everybody's.
-            if _is_pattern(model) and not all(group.auto for group in groups):
+            if is_pattern(model) and not all(group.auto for group in groups):
                 self._patterns.append((model, route))
             else:
                 self._listed[model] = route
                 self._owners[model] = groups[0].name
         self._patterns.sort(key=lambda entry: -len(entry[0]))
-        self.exact = dict(self._listed)
-        for model in [*self._listed, *self._rules, *self._aliases]:
-            if _is_pattern(model) and model not in self._listed:
-                continue
+        self.exact = {}
+        named = [model for model in (*self._rules, *self._aliases) if not is_pattern(model)]
+        for model in dict.fromkeys([*self._listed, *named]):
             resolved = self._resolve(model)
             if resolved is not None:
                 self.exact[model] = resolved
@@ -352,7 +244,3 @@ def why_not_served(model: str, route: Route | None, routes: Routes) -> Fault:
 
 def _length(rule: Rule) -> int:
     return -len(rule.model)
-
-
-def _is_pattern(model: str) -> bool:
-    return "*" in model or "?" in model or "[" in model

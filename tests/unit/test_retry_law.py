@@ -14,7 +14,7 @@ from gateway.errors import Fault, Kind, Retry, Side
 from gateway.routing.endpoints import INFERENCE, Endpoint
 from gateway.routing.peer import Peer, PeerState, Standing
 from gateway.routing.retry import Again, RetryBudget, cause_of, judge
-from gateway.routing.routes import Group, Policy, Route
+from gateway.routing.route import Group, Policy, Route
 from protocols.http1.fields import FieldTable
 from protocols.http1.request import parse_request_head
 

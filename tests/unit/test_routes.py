@@ -10,7 +10,8 @@ import pytest
 from gateway.routing.balance import LeastConnections
 from gateway.routing.peer import Peer, PeerState, Standing
 from gateway.routing.retry import RetryBudget
-from gateway.routing.routes import Group, Policy, Route, Routes
+from gateway.routing.route import Group, Policy, Route
+from gateway.routing.routes import Routes
 
 
 class Backend:
