@@ -6,6 +6,7 @@ Owns the verdict on its status and on the first event of a stream. It refuses wh
 
 from __future__ import annotations
 
+from collections.abc import Container
 from time import time
 from typing import Final
 
@@ -24,15 +25,18 @@ _BUSY: Final = frozenset({408, 429})
 UNAUTHORIZED: Final = 401
 
 
-def judge_status(head: ResponseHead) -> Fault | None:
-    """What is wrong where the status says that the upstream failed; None: the answer is about the request."""
+def judge_status(head: ResponseHead, on: Container[str | int]) -> Fault | None:
+    """What is wrong where the status says that the upstream failed; None: the answer is about the request.
+
+    *on*: what the backend lists in `retry.on`; 409 and 425 are about the upstream only where it lists them.
+    """
     status = head.status
     if status == UNAUTHORIZED:
         # The upstream's own words may echo our credentials, and the client can do nothing about them.
         text = "The upstream refused the gateway's credentials."
         kind = Kind.UPSTREAM_UNAUTHORIZED
         return Fault(Side.UPSTREAM, kind, text, Retry.REPEATABLE, answered=status, is_final=True)
-    if status < 500 and status not in _BUSY:
+    if status < 500 and status not in _BUSY and status not in on:
         return None
     advice = read_advice(head.lines, time())
     return Fault(

@@ -156,7 +156,8 @@ class Proxy:
         call.at_head = monotonic_ns()
         attempt.response = head
         attempt.peer.state.answered()
-        if head.status >= 400 and (fault := judge_status(head)) is not None:
+        assert call.route is not None
+        if head.status >= 400 and (fault := judge_status(head, call.route.policy.on)) is not None:
             self._refused(attempt, fault)
         elif head.is_event_stream and not call.stream:
             self.sent(attempt)  # nobody could tell before that it is one

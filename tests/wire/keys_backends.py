@@ -125,6 +125,21 @@ def tries(stage: KeyStage) -> None:
     assert not (ok(gateway) and ok(gateway))
 
 
+def on(stage: KeyStage) -> None:
+    """One of two peers answers 500 and 425: whoever meets it is served by the other."""
+    failing = stage.upstream([answers.error(500), answers.error(425)])
+    gateway = stage.start(failing, stage.upstream(), fields={"retry": {"on": [425, 500]}, "balance": "round_robin"})
+    assert all(ok(gateway) for _ in range(4))
+    assert len(failing.requests) == 2
+
+
+def budget(stage: KeyStage) -> None:
+    """One of two peers answers 503: whoever meets it is not served by the other."""
+    fields = {"retry": {"budget": 0}, "balance": "round_robin"}
+    gateway = stage.start(stage.upstream(answers.error(503)), stage.upstream(), fields=fields)
+    assert not (ok(gateway) and ok(gateway))
+
+
 def max_idle(stage: KeyStage) -> None:
     gate = Gate()
     upstream = stage.upstream(answers.stalled(gate))
@@ -187,7 +202,7 @@ SHARED: dict[str, Check] = {
     "tls.verify": verify,
     "balance": balance,
     **{f"timeouts.{check.__name__}": check for check in (connect, first_byte, idle, total)},
-    "retry.tries": tries,
+    **{f"retry.{check.__name__}": check for check in (tries, on, budget)},
     "pool.max_idle": max_idle,
     "pool.idle_timeout": idle_timeout,
     "dns.refresh": refresh,

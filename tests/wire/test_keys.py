@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from gateway.config.schema import Config
-from tests.wire import keys_auth, keys_backends, keys_listener, keys_overload, keys_server
+from tests.wire import keys_auth, keys_backends, keys_listener, keys_overload, keys_routes, keys_server
 from tests.wire.keys_stage import BACKENDS, DEFAULTS, Check, KeyStage, without
 from tests.wire.process import DidNotStart
 
@@ -27,6 +27,7 @@ CHECKS: dict[str, Check] = {
     **keys_auth.CHECKS,
     **keys_backends.CHECKS,
     **keys_overload.CHECKS,
+    **keys_routes.CHECKS,
 }
 
 #: Without these a configuration says nothing sound, and the gateway refuses to start: that is how it notices.
@@ -41,6 +42,8 @@ NEEDED = {
     f"{BACKENDS}.name",
     f"{BACKENDS}.endpoints",
     f"{BACKENDS}.endpoints.url",
+    "routes.model",
+    "routes.targets.backend",
     *(
         f"{place}.{path}"
         for place in (BACKENDS, DEFAULTS)
