@@ -120,6 +120,11 @@ class Routes:
                 return route
         return Route(OTHER, [self.groups[self._default]], None) if self._default else None
 
+    def listing(self, model: str) -> str | None:
+        """Under which name or pattern backends list *model*; `OTHER` where the default takes it, None: nobody does."""
+        route = self._serving(model)
+        return route.label if route is not None else None
+
     def is_backend(self, name: str) -> bool:
         """Whether *name*, where either may stand, means a backend: of that name, unless a model is called so too."""
         return name in self.groups and name not in self._listed
@@ -177,7 +182,7 @@ class Routes:
     ) -> Route | None:
         """A route to *name*, a model or a backend, for calls that ask for *model*; None where nobody serves it."""
         if self.is_backend(name):
-            return self._at(name, model, model, label, serves=serves, fallbacks=fallbacks)
+            return self._at(name, self._wanted(model), model, label, serves=serves, fallbacks=fallbacks)
         base = self._serving(name)
         if base is None:
             return None
@@ -192,6 +197,11 @@ class Routes:
         sent = group.name_of(name)
         renames = {backend: sent} if sent != model else None
         return Route(label, [group], renames, serves=serves, fallbacks=fallbacks)
+
+    def _wanted(self, model: str) -> str:
+        """The model that a backend is asked for by calls for *model*: what it is mapped to, if that is a model."""
+        name = self.match(model).name
+        return model if self.is_backend(name) else name
 
     def _remember(self, model: str, route: Route | None) -> Route | None:
         if route is not None and len(model) <= self.MEMO_NAME_LIMIT:

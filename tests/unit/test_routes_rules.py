@@ -258,6 +258,13 @@ def test_a_target_is_asked_for_the_name_that_the_model_is_mapped_to() -> None:
     assert way(routes, "gpt") == ["a:chat"]
 
 
+def test_a_fallback_backend_is_asked_for_the_name_that_the_model_is_mapped_to() -> None:
+    rules, aliases = (Rule("gpt", (), ("f",)), Rule("old", (), ("f",))), {"gpt": "chat", "old": "a"}
+    routes = table(group("a", "chat"), group("f", "x", "c*"), rules=rules, aliases=aliases)
+    assert way(routes, "gpt") == ["a:chat", "f=f:chat"]
+    assert way(routes, "old") == ["a:chat", "f=f:x"]
+
+
 def test_a_mapped_model_may_have_fallbacks_of_its_own() -> None:
     routes = table(group("a", "n"), group("f", "f"), rules=(Rule("m", (), ("f",)),), aliases={"m": "n"})
     assert way(routes, "m") == ["a:n", "f=f:f"]
