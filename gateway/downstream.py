@@ -17,7 +17,7 @@ from gateway import sockets
 from gateway.call import Call
 from gateway.client_socket import ANSWERING, HELD_LIMIT, IDLE, READING, WAITING, ClientSocket
 from gateway.clock import NEVER, monotonic_ns
-from gateway.errors import WRONG_KINDS, Fault, Kind, Side
+from gateway.errors import Fault, Kind, Side, refusal
 from gateway.intake import BodyIntake, take_budget
 from protocols.http1.errors import WireError
 from protocols.http1.fields import Role
@@ -104,7 +104,7 @@ class ClientConnection(ClientSocket):
         try:
             request = heads.read(data, self._held_scan)
         except WireError as error:
-            self._refuse(Fault(Side.CLIENT, WRONG_KINDS[error.kind], f"Bad request: {error}."))
+            self._refuse(refusal(error), data)
             return
         if request is None:
             self._wait_for_head(data)
@@ -149,7 +149,7 @@ class ClientConnection(ClientSocket):
         try:
             self._heads.judge_begun(data, self._held_scan)
         except WireError as error:
-            self._refuse(Fault(Side.CLIENT, WRONG_KINDS[error.kind], f"Bad request: {error}."))
+            self._refuse(refusal(error), data)
             return
         if data and self.state is IDLE:
             self.state = CLIENT_MOVES[self.state][READING]
@@ -280,10 +280,13 @@ class ClientConnection(ClientSocket):
             self.abort()
 
     def _refuse(self, fault: Fault, rest: bytes = b"") -> None:
-        """Answer before all was read; the connection lives on only if *rest* is the rest of the request."""
+        """Answer before all was read; the connection lives on only if *rest* is the rest of the request.
+
+        Where there is no request, *rest* is what came in place of one.
+        """
         call, front = self._call, self._all.front
         if call is None:
-            call = front.no_request(self, self._start or monotonic_ns())
+            call = front.no_request(self, self._start or monotonic_ns(), rest)
             self.reusable = False
         elif self._body is None and not call.request.chunked and len(rest) >= call.request.length:
             self._held = rest[call.request.length :]

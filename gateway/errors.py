@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum, IntEnum
 from typing import Final
 
-from protocols.http1.errors import Wrong
+from protocols.http1.errors import WireError, Wrong
 
 
 class Side(Enum):
@@ -89,18 +89,18 @@ class Kind(Enum):
         return self.value[2]
 
 
-#: What is wrong with a request's bytes -> the answer.
+#: What is wrong with a request's bytes -> the answer, and the words that it begins with.
 WRONG_KINDS: Final = {
-    Wrong.BAD_FRAMING: Kind.BAD_REQUEST,
-    Wrong.BAD_HEAD: Kind.BAD_REQUEST,
-    Wrong.BAD_HOST: Kind.BAD_REQUEST,
-    Wrong.DUPLICATE_FIELD: Kind.BAD_REQUEST,
-    Wrong.BAD_METHOD: Kind.BAD_METHOD,
-    Wrong.BAD_VERSION: Kind.BAD_VERSION,
-    Wrong.BAD_TRANSFER_CODING: Kind.BAD_TRANSFER_CODING,
-    Wrong.BAD_EXPECTATION: Kind.BAD_EXPECTATION,
-    Wrong.HEAD_TOO_LARGE: Kind.HEAD_TOO_LARGE,
-    Wrong.TARGET_TOO_LONG: Kind.TARGET_TOO_LONG,
+    Wrong.BAD_FRAMING: (Kind.BAD_REQUEST, "Bad request"),
+    Wrong.BAD_HEAD: (Kind.BAD_REQUEST, "Bad request"),
+    Wrong.BAD_HOST: (Kind.BAD_REQUEST, "Bad request"),
+    Wrong.DUPLICATE_FIELD: (Kind.BAD_REQUEST, "Bad request"),
+    Wrong.BAD_METHOD: (Kind.BAD_METHOD, "Method not allowed"),
+    Wrong.BAD_VERSION: (Kind.BAD_VERSION, "HTTP version not supported"),
+    Wrong.BAD_TRANSFER_CODING: (Kind.BAD_TRANSFER_CODING, "Not implemented"),
+    Wrong.BAD_EXPECTATION: (Kind.BAD_EXPECTATION, "Expectation failed"),
+    Wrong.HEAD_TOO_LARGE: (Kind.HEAD_TOO_LARGE, "Request head too large"),
+    Wrong.TARGET_TOO_LONG: (Kind.TARGET_TOO_LONG, "Request target too long"),
 }
 
 #: Seconds a client is asked to wait with each 503, told in Retry-After.
@@ -149,3 +149,9 @@ class Fault:
 
     def __repr__(self) -> str:
         return f"<Fault {self.side.name} {self.kind.name} {self.retry.name}: {self.message}>"
+
+
+def refusal(error: WireError) -> Fault:
+    """The answer to a request that *error* was found in."""
+    kind, words = WRONG_KINDS[error.kind]
+    return Fault(Side.CLIENT, kind, f"{words}: {error}.")

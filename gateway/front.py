@@ -27,7 +27,7 @@ from gateway.routing.endpoints import Body, Endpoint
 from gateway.routing.routes import Routes
 from gateway.settle import Settler
 from protocols.http1.fields import Role, SpecialFields
-from protocols.http1.request import METHODS, Request
+from protocols.http1.request import METHODS, TARGET_LIMIT, Request
 from protocols.http1.response import own_head
 
 #: A client's own id is taken if it cannot do harm in a header, a log or a shell.
@@ -55,7 +55,7 @@ class Door(NamedTuple):
 
 
 #: Where calls are counted that came to no door.
-NOWHERE: Final = Endpoint("other", Body.NONE)
+NOWHERE: Final = Endpoint("other", Body.NONE, methods=tuple(sorted(METHODS)))
 
 
 class Cors(NamedTuple):
@@ -260,10 +260,14 @@ class Front:
         """Answer *fault*; the connection's owner decides beforehand whether it can live on (`client.reusable`)."""
         self._fault(call, fault)
 
-    def no_request(self, client: Client, at_start: int) -> Call:
-        """What bytes that are no request are refused as."""
+    def no_request(self, client: Client, at_start: int, data: bytes) -> Call:
+        """What *data*, which is no request, is refused as: a call at the door that it names, if it names one."""
         id = hexlify(getrandbits(128).to_bytes(16))
-        return Call(client, Request(), NOWHERE, self._budget, None, None, b"", id, id, at_start)
+        named = Request()
+        named.path = data.partition(b"\r\n")[0].partition(b" ")[2].partition(b" ")[0].partition(b"?")[0][:TARGET_LIMIT]
+        door = self._doors.get(named.path) or self._find_door(named)
+        endpoint = door.endpoint if door is not None else NOWHERE
+        return Call(client, Request(), endpoint, self._budget, None, None, b"", id, id, at_start)
 
     def gone(self, call: Call) -> None:
         """The client left while its body was still coming."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from gateway.call import Call
-from gateway.errors import Fault, Kind, Side
+from gateway.errors import Fault, Kind, Side, refusal
 from protocols.http1.errors import WireError
 from protocols.http1.framing import ChunkedDecoder, Decoder, LengthDecoder
 
@@ -63,7 +63,7 @@ class BodyIntake:
         try:
             payload = self._decoder.feed(data)
         except WireError as error:
-            return Fault(Side.CLIENT, Kind.BAD_REQUEST, f"Bad request: {error}.")
+            return refusal(error)
         self._wire += len(data)
         self._size += len(payload)
         if self._wire > OVERHEAD_SHARE * self._size + OVERHEAD_LIMIT:

@@ -163,8 +163,40 @@ def test_a_body_that_is_no_object_is_400(gateway: Gateway, body: bytes) -> None:
     assert response.status == 400 and response.code in ("invalid_json", "bad_request")
 
 
-def test_the_wrong_method_is_told_the_right_one(gateway: Gateway) -> None:
-    assert gateway.ask("GET", CHAT).header("allow") == "POST"
+@pytest.mark.parametrize(
+    ("path", "methods"), [(CHAT, "POST"), ("/v1/models", "GET, HEAD"), ("/health/live?x=1", "GET, HEAD")]
+)
+@pytest.mark.parametrize("method", ["DELETE", "QUERY", "get"])
+def test_the_wrong_method_is_told_the_right_ones(gateway: Gateway, method: str, path: str, methods: str) -> None:
+    """One that no door takes, too: Allow tells what this door takes (RFC 9110 section 15.5.6)."""
+    response = gateway.ask(method, path)
+    assert (response.status, response.header("allow")) == (405, methods)
+
+
+def test_a_method_that_nobody_knows_at_a_path_that_nobody_knows_is_told_all_that_there_are(gateway: Gateway) -> None:
+    assert gateway.ask("QUERY", "/nothing").header("allow") == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+
+
+@pytest.mark.parametrize(
+    ("start", "field", "status", "words"),
+    [
+        ("QUERY /v1/models HTTP/1.1", "", 405, "Method not allowed: "),
+        ("GET /v1/models?" + "x" * 9000 + " HTTP/1.1", "", 414, "Request target too long: "),
+        ("GET /v1/models HTTP/1.1", "X: " + "x" * 70_000, 431, "Request head too large: "),
+        ("POST /v1/models HTTP/1.1", "Transfer-Encoding: gzip", 501, "Not implemented: "),
+        ("GET /v1/models HTTP/1.1", "Expect: more", 417, "Expectation failed: "),
+        ("GET /v1/models HTTP/3.0", "", 505, "HTTP version not supported: "),
+        ("GET v1/models HTTP/1.1", "", 400, "Bad request: "),
+    ],
+)
+def test_an_error_begins_with_the_words_of_its_status(
+    connect: Callable[..., Client], start: str, field: str, status: int, words: str
+) -> None:
+    client = connect()
+    client.send("\r\n".join([start, "Host: a", *([field] if field else []), "", ""]).encode())
+    response = client.response()
+    assert response.status == status
+    assert response.json()["error"]["message"].startswith(words)
 
 
 def test_a_fault_on_head_has_no_body(connect: Callable[..., Client]) -> None:
