@@ -1,7 +1,7 @@
 """The certificate that the gateway shows its clients, and the authority that theirs must come from.
 
 Owns the context of the TLS listener, and the words for files that are none. It refuses handshakes (`gateway.arrival`).
-Made by `gateway.generation`; `headrace check` makes one too, to judge the files.
+Made by `gateway.generation`; `gateway.cli.trial` makes one too, to judge the files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ class CertificateError(ValueError):
     """A file is not what it should be; the text is for the operator, and names the key that names the file."""
 
     def __init__(self, key: str, file: str, text: str) -> None:
-        super().__init__(f"server.tls.{key}: the file {file} {text}")
+        self.key = key
+        self.text = f"the file {file} {text}"
+        super().__init__(f"server.tls.{key}: {self.text}")
 
 
 def server_context(cert: str, key: str, client_ca: str = "") -> ssl.SSLContext:

@@ -16,7 +16,7 @@ from gateway import worker
 from gateway.build import Gateway
 from gateway.channel import Channel
 from gateway.config.changes import changed_keys, keep_settled, settled
-from gateway.config.schema import Config
+from gateway.config.schema import WORKERS_LIMIT, Config
 from gateway.gate import raise_limit
 from gateway.listener import Listener
 from gateway.observe.access import DirectLines, outlet
@@ -55,7 +55,7 @@ def run(load: Callable[[], Config], ready: Callable[[str], None]) -> int:
     """
     config = load()
     raise_limit()
-    count = config.server.workers or usable_cores()
+    count = config.server.workers or min(usable_cores(), WORKERS_LIMIT)
     listener = Listener(config.server, count)
     # The first row is the supervisor's. A successor has one of its own while its predecessor drains.
     page = Page.make(2 * count + 1)

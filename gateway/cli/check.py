@@ -12,8 +12,8 @@ import json
 import os
 import sys
 
-from gateway.certificates import CertificateError, server_context
 from gateway.cli.explain import explain, told
+from gateway.cli.trial import attempt
 from gateway.config import render
 from gateway.config.load import ConfigError, load
 from gateway.config.schema import Config
@@ -49,10 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(render.to_json_schema(), indent=2))
         return 0
     try:
-        config = load(arguments.config, os.environ, {})
-        if config.server.tls.cert:
-            server_context(config.server.tls.cert, config.server.tls.key, config.server.tls.client_ca)
-    except (ConfigError, CertificateError) as error:
+        config = load(arguments.config, os.environ, {}, attempt)
+    except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     if arguments.explain is not None:

@@ -11,6 +11,7 @@ import os
 import sys
 
 from gateway import host
+from gateway.cli.trial import attempt
 from gateway.config.load import ConfigError, load
 from gateway.config.schema import UNIX, Config
 from gateway.listener import ListenError
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     first: list[Config] = []
 
     def read() -> Config:
-        first.append(config := load(arguments.config, os.environ, overrides))
+        first.append(config := load(arguments.config, os.environ, overrides, attempt))
         return config
 
     def ready(url: str) -> None:

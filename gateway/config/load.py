@@ -7,7 +7,7 @@ for a reload.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.config import backends, complete, environment, files, quick, routes, rules, secrets, server
 from gateway.config.assign import assign
@@ -19,11 +19,17 @@ from gateway.config.schema import Config
 __all__ = ["ConfigError", "load"]
 
 
-def load(paths: Sequence[str], environ: Mapping[str, str], overrides: Mapping[str, object]) -> Config:
+def load(
+    paths: Sequence[str],
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object],
+    attempt: Callable[[Config, Report], None] | None = None,
+) -> Config:
     """The configuration that *paths*, *environ* and *overrides* give together.
 
     A path is a TOML file or a folder of them. An override's name is dotted (`server.port`); None overrides
-    nothing. The result has every key as its SHA-256 and every token as text.
+    nothing. The result has every key as its SHA-256 and every token as text. A configuration that is sound by itself
+    is handed to *attempt*, which reports what cannot be done with it.
     Raises ConfigError with every fault.
     """
     faults = Faults()
@@ -48,5 +54,7 @@ def load(paths: Sequence[str], environ: Mapping[str, str], overrides: Mapping[st
     if whole:
         routes.check_whole(config, report)
         rules.check_whole(config, report)
+    if attempt is not None and not faults.found():
+        attempt(config, report)
     faults.throw()
     return config

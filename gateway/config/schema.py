@@ -50,6 +50,9 @@ class Secret(str):
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 CountOrNone = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+#: The page has two rows for each, and a number far above the machine's cores is a slip.
+WORKERS_LIMIT: Final = 256
+Workers = Annotated[int, msgspec.Meta(ge=0, le=WORKERS_LIMIT)]
 Limit = Annotated[Bytes, msgspec.Meta(extra={"gt": 0})]
 #: A wait that must end and must be able to begin; where 0 has a meaning, the key is a plain `Seconds`.
 Wait = Annotated[Seconds, msgspec.Meta(extra={"gt": 0})]
@@ -78,7 +81,7 @@ class ServerTls(Section, frozen=True):
 class Server(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8080
-    workers: CountOrNone = 0
+    workers: Workers = 0
     socket_mode: str = "0660"
     backlog: Count = 2048
     max_connections: Count = 10_000

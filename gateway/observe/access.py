@@ -31,6 +31,10 @@ PIECE: Final = 128 << 10
 #: Characters of any text that came from outside; more is no help to a reader.
 TEXT_LIMIT: Final = 256
 
+#: Characters of a `reason`: an operator's own configuration at fault in several places has to be told whole.
+REASON: Final = "reason"
+REASON_LIMIT: Final = 2048
+
 #: Bytes. Lines are far below it by themselves; one above it carries a text that nobody cut, and is cut here.
 LINE_LIMIT: Final = 8 << 10
 
@@ -300,21 +304,23 @@ def _words(fields: Mapping[str, str | int | float | bool | None]) -> Iterator[st
 
 def _tamed(fields: Mapping[str, object]) -> dict[str, str | int | float | bool | None]:
     """*fields* with every value plain, valid and short."""
-    return {_text(name): _plain(value) for name, value in fields.items()}
+    return {
+        _text(name): _plain(value, REASON_LIMIT if name == REASON else TEXT_LIMIT) for name, value in fields.items()
+    }
 
 
-def _plain(value: object) -> str | int | float | bool | None:
+def _plain(value: object, limit: int) -> str | int | float | bool | None:
     if value is None or isinstance(value, bool | float):
         return value
     # JSON readers agree on integers of 53 bits only; orjson refuses those above 64.
     if isinstance(value, int) and abs(value) < 1 << 53:
         return int(value)
-    return _text(value)
+    return _text(value, limit)
 
 
-def _text(value: object) -> str:
+def _text(value: object, limit: int = TEXT_LIMIT) -> str:
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-    return text[:TEXT_LIMIT].encode("utf-8", "backslashreplace").decode()
+    return text[:limit].encode("utf-8", "backslashreplace").decode()
 
 
 def _spelt(found: re.Match[bytes]) -> bytes:

@@ -14,7 +14,7 @@ from math import floor
 from time import gmtime, strftime, time
 from typing import Final, Protocol
 
-from gateway.observe.access import TEXT_LIMIT
+from gateway.observe.access import REASON, REASON_LIMIT, TEXT_LIMIT
 
 MASK: Final = "[redacted]"
 
@@ -107,12 +107,13 @@ class Log:
             return
         line: dict[str, object] = {"ts": self._stamp(), "level": level.name.lower(), "msg": redact(text)}
         for name, value in fields.items():
-            line.setdefault(name, MASK if name in SECRET_FIELDS else redact(value))
+            limit = REASON_LIMIT if name == REASON else TEXT_LIMIT
+            line.setdefault(name, MASK if name in SECRET_FIELDS else redact(value, limit))
         self._lines.record(line)
 
 
-def redact(value: object) -> object:
-    """*value* fit to be logged: a number as it is, all else as at most 256 characters with secrets masked.
+def redact(value: object, limit: int = TEXT_LIMIT) -> object:
+    """*value* fit to be logged: a number as it is, all else as at most *limit* characters with secrets masked.
 
     What comes from outside and is logged otherwise than through `Log` should pass through here.
     """
@@ -124,4 +125,4 @@ def redact(value: object) -> object:
         # Foreign exceptions may fail to tell what they are; the message about them matters more.
         text = f"<{type(value).__name__}>"
     # Masked before it is cut: the rest of a key that was cut in two would not look like one.
-    return SECRET.sub(MASK, text[:SEARCHED])[:TEXT_LIMIT]
+    return SECRET.sub(MASK, text[:SEARCHED])[:limit]

@@ -312,6 +312,16 @@ def test_a_text_that_nobody_cut_is_cut_before_it_fills_the_log() -> None:
     assert line == {"a": "x" * 256, "b": 1}
 
 
+def test_a_reason_is_told_whole_as_far_as_an_operator_reads() -> None:
+    reason = "\n".join(f"gateway.toml: key[{number}]: is wrong, expected right" for number in range(30))
+    assert 256 < len(reason) < 2048
+    (line,) = logged(lambda log: log.warning("refused", reason=reason, other=reason))
+    assert line["reason"] == reason and line["other"] == reason[:256]
+    (line,) = logged(lambda log: log.warning("refused", reason="x" * 3000))
+    assert line["reason"] == "x" * 2048
+    assert "x" * 2048 in one_line({"reason": "x" * 3000}, "pretty")
+
+
 def test_a_pretty_line_is_for_reading() -> None:
     fields = {"ts": "now", "level": "info", "msg": "hello you", "a": 1, "b": "x y", "c": "", "d": "\x1b\n\u2028"}
     assert one_line(fields, "pretty") == 'now INFO    hello you a=1 b="x y" c="" d="\\u001b\\n\\u2028"\n'

@@ -53,9 +53,54 @@ def test_what_is_in_a_certificate_s_files_is_judged(tmp_path: Path, capsys: pyte
     certs = Path(__file__).parents[1] / "wire" / "certs"
     text = f"[server.tls]\ncert = '{certs}/server.pem'\nkey = '{certs}/KEY'\n"
     assert main(["check", "-c", written(tmp_path, text.replace("KEY", "server.key"))]) == 0
-    assert main(["check", "-c", written(tmp_path, text.replace("KEY", "client.key"))]) == 2
+    path = written(tmp_path, text.replace("KEY", "client.key"))
+    assert main(["check", "-c", path]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"server.tls.key: the file {certs}/client.key is not the key of ") and said.count("\n") == 1
+    expected = f"{path}: server.tls.key: the file {certs}/client.key is not the key of "
+    assert said.startswith(expected) and said.count("\n") == 1
+
+
+def test_what_serving_would_fail_at_is_found_with_its_file_and_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server_key = Path(__file__).parents[1] / "wire" / "certs" / "server.key"
+    (tmp_path / "folder").mkdir()
+    text = f"""
+        [logging]
+        output = ["stdout", "{tmp_path}/none/a.log", "{tmp_path}/folder", "{tmp_path}/new.log"]
+        [[backends]]
+        name = "played"
+        endpoints = ["mock://a?text=x", {{ url = "mock://b?nix=1" }}]
+        models = ["m"]
+        [[backends]]
+        name = "called"
+        endpoints = ["https://a"]
+        models = ["n"]
+        tls = {{ ca_file = "{server_key}" }}
+    """
+    path = written(tmp_path, KEYED + text)
+    assert main(["check", "-c", path]) == 2
+    expected = "expected a file, stdout or stderr"
+    assert capsys.readouterr().err.splitlines() == [
+        f'{path}: logging.output[1]: is "{tmp_path}/none/a.log", which cannot be written '
+        f"({tmp_path}/none is no directory), {expected}",
+        f'{path}: logging.output[2]: is "{tmp_path}/folder", which cannot be written (Is a directory), {expected}',
+        f"{path}: backends[played].endpoints[1]: cannot be played: 'nix' is no option of a mock address",
+        f"{path}: backends[called].tls: names files that cannot be used (NO_CERTIFICATE_OR_CRL_FOUND), "
+        "expected PEM files",
+    ]
+    assert not (tmp_path / "new.log").exists(), "a file that is not there yet is not made"
+    off = text.replace("name = ", "enabled = false\nname = ").replace(
+        f', "{tmp_path}/none/a.log", "{tmp_path}/folder"', ""
+    )
+    assert main(["check", "-c", written(tmp_path, KEYED + off)]) == 0
+
+
+@pytest.mark.parametrize("count", [-1, 257, 1_000_000])
+def test_there_is_a_most_of_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int) -> None:
+    path = written(tmp_path, f"[server]\nworkers = {count}\n")
+    assert main(["check", "-c", path]) == 2
+    assert capsys.readouterr().err == f"{path}: server.workers: is {count}, expected an integer from 0 to 256\n"
 
 
 @pytest.mark.parametrize("options", [("-c", "A", "-c", "B"), ("-c", "A", "B"), ("--config", "A", "B")])

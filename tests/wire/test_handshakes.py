@@ -189,7 +189,8 @@ def test_a_certificate_that_cannot_be_used_is_one_line_with_its_key(tmp_path: Pa
     cert, key = tls.LISTENER["cert"], str(tls.CERTS / "client.key")
     said = start_in_vain({"server": {"tls": {"cert": cert, "key": key}}}, tmp_path)
     assert said == (
-        f"headrace: server.tls.key: the file {key} is not the key of {cert}, expected the one that it was made with\n"
+        f"{tmp_path}/vain.toml: server.tls.key: the file {key} is not the key of {cert}, "
+        "expected the one that it was made with\n"
     )
     said = start_in_vain({"server": {"tls": {"cert": cert}}}, tmp_path)
     assert said == f"{tmp_path}/vain.toml: server.tls: has only one of cert and key, expected both or none\n"

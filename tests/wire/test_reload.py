@@ -42,6 +42,31 @@ def reload(gateway: Gateway, config: Configuration | str) -> dict[str, Any]:
     return dict(wait_until(verdict, lambda: f"a verdict\n{gateway.stdout[-2000:]}", timeout=5.0))
 
 
+def test_a_bad_file_is_reported_with_file_key_and_reason_and_every_fault_at_once(stage: Stage) -> None:
+    config = configuration(backend(stage.upstream()))
+    gateway = stage.gateway(config)
+    file = gateway.folder / "gateway.toml"
+
+    def reason(bad: Configuration | str) -> str:
+        verdict = reload(gateway, bad)
+        assert verdict["msg"] == "the configuration is refused, the former one stays", verdict
+        return str(verdict["reason"])
+
+    assert reason(to_toml(config) + "nonsense = [") == f"{file}: end of document: Invalid value, expected TOML"
+    many = {**config, "backends": [backend("http://a:1", name=f"b{number}", balnce="p2c") for number in range(8)]}
+    assert reason(many).splitlines() == [
+        f'{file}: backends[b{number}].balnce: is not a key, did you mean "balance"?' for number in range(8)
+    ]
+    own, other = tls.LISTENER["cert"], str(tls.CERTS / "client.key")
+    assert reason(merge(config, {"server": {"tls": {"cert": own, "key": other}}})) == (
+        f"{file}: server.tls.key: the file {other} is not the key of {own}, expected the one that it was made with"
+    )
+    assert reason({**config, "backends": [backend("mock://a?nix=1", protocol="mock")]}) == (
+        f"{file}: backends[alpha].endpoints[0]: cannot be played: 'nix' is no option of a mock address"
+    )
+    assert gateway.ask("POST", CHAT, chat_request()).status == 200
+
+
 def test_a_hundred_reloads_harm_no_call_and_no_stream(stage: Stage) -> None:
     gate = Gate()
     quick, slow = stage.upstream(), stage.upstream(held_stream(gate))

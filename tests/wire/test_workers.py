@@ -140,8 +140,11 @@ def test_a_second_gateway_on_the_same_port_is_refused_in_one_line(stage: Stage) 
 
 
 def test_a_worker_that_cannot_start_is_told_in_one_line_and_nothing_stays(stage: Stage) -> None:
+    # What is known to fail is found before there is a worker; here nobody looks.
+    unforeseen = "import sys; from gateway import cli; from gateway.cli import serve"
+    unforeseen += "; serve.attempt = lambda config, report: None; sys.exit(cli.main(sys.argv[1:]))"
     run = subprocess.run(
-        [sys.executable, "-m", "gateway", "serve", "--port", "0", "--workers", "2"],
+        [sys.executable, "-c", unforeseen, "serve", "--port", "0", "--workers", "2"],
         cwd=ROOT,
         env={**os.environ, "GATEWAY_UPSTREAMS": "m=mock://x?nix=1", "GATEWAY_API_KEYS": "some-key-of-a-test"},
         capture_output=True,

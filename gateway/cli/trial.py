@@ -1,0 +1,68 @@
+"""What a configuration names is tried before it is served: log files, certificates, the options of mock peers.
+
+Owns the trying, and which key is told where it fails. It refuses values by themselves (`gateway.config`). Handed to
+`config.load` by `check` and `serve`, so that both tell the same, and a reload too. Nothing is left behind by it.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from pathlib import Path
+
+from gateway.certificates import CertificateError, server_context
+from gateway.config.report import Report
+from gateway.config.schema import Backend, Config
+from gateway.config.text import shown
+from gateway.upstream.mock import read_options
+from gateway.upstream.tls import client_context
+
+
+def attempt(config: Config, report: Report) -> None:
+    """Report what would keep *config* from being served."""
+    tls = config.server.tls
+    if tls.cert:
+        try:
+            server_context(tls.cert, tls.key, tls.client_ca)
+        except CertificateError as error:
+            report(("server", "tls", error.key), error.text)
+    for at, output in enumerate(config.logging.output):
+        if output not in ("stdout", "stderr") and (reason := _unwritable(output)):
+            said = f"is {shown(output)}, which cannot be written ({reason}), expected a file, stdout or stderr"
+            report(("logging", "output", at), said)
+    for at, backend in enumerate(config.backends):
+        if backend.enabled:
+            _try_backend(backend, at, report)
+
+
+def _unwritable(file: str) -> str:
+    """Why *file* cannot be written; empty where it can. A file that is not there yet is not made."""
+    path = Path(file)
+    try:
+        if path.exists():
+            # As the log will open it: a fifo that nobody reads is an error at once.
+            os.close(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK))
+        elif not path.parent.is_dir():
+            return f"{path.parent} is no directory"
+        elif not os.access(path.parent, os.W_OK | os.X_OK):
+            return f"no file may be made in {path.parent}"
+    except OSError as error:
+        return error.strerror or repr(error)
+    return ""
+
+
+def _try_backend(backend: Backend, at: int, report: Report) -> None:
+    tls = backend.tls
+    if tls.ca_file or tls.cert:
+        try:
+            client_context(ca_file=tls.ca_file, cert=tls.cert, key=tls.key, verify=tls.verify)
+        except OSError as error:  # ssl.SSLError is one
+            reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+            report(("backends", at, "tls"), f"names files that cannot be used ({reason}), expected PEM files")
+    if backend.protocol != "mock":
+        return
+    for number, endpoint in enumerate(backend.endpoints):
+        try:
+            read_options(endpoint if isinstance(endpoint, str) else endpoint.url)
+        except ValueError as error:
+            report(("backends", at, "endpoints", number), f"cannot be played: {error}")
