@@ -75,9 +75,12 @@ class Row:
         for part in (self.cells, self.peers, self.words, self.metrics):
             part.release()
 
-    def clear(self) -> None:
-        """Make it as if nobody had used it; its writer must be dead."""
-        for part in (self.cells, self.peers, self.words, self.metrics):
+    def clear(self, peers: int, metrics: int) -> None:
+        """Make it as if nobody had used it; its writer must be dead.
+
+        Only the first *peers* and *metrics* cells were given away: the rest takes no memory, and should not begin to.
+        """
+        for part in (self.peers[:peers], self.words[:peers], self.metrics[:metrics], self.cells):
             part[:] = memoryview(bytes(len(part) * _CELL)).cast("q")
 
     def __repr__(self) -> str:

@@ -97,11 +97,12 @@ def bury(page: Page, dead: Row) -> None:
     keeper = page.rows[0].metrics
     with page.folding():
         page.metrics.refresh()
+        page.peers.refresh()
         for name, at in page.metrics.numbers.items():
             if name[:1] == _SUM:
                 for index in range(at, at + page.metrics.widths[name]):
                     keeper[index] += dead.metrics[index]
-        dead.clear()
+        dead.clear(page.peers.places, page.metrics.places)
 
 
 def _children(registry: Registry) -> Iterator[tuple[str, _Labels, Counter | Gauge | Histogram]]:

@@ -87,7 +87,7 @@ def test_a_worker_that_died_does_not_count_once_it_is_buried(page: Page) -> None
     chosen = worker.begin()
     assert chosen is worker.peers[1]
     chosen.state.end()
-    page.rows[2].clear()
+    page.rows[2].clear(2, 0)
     for _ in range(2):
         worker.begin()
     assert worker.row == [1, 1]

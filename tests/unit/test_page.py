@@ -44,8 +44,33 @@ def test_a_row_is_seen_by_every_process(page: Page) -> None:
     row = page.rows[2]
     assert (row.cells[CONNECTIONS], row.peers[PEERS_LIMIT - 1], row.metrics[METRIC_CELLS - 1]) == (7, 8, -9)
     assert not any(any(other.peers) for other in page.rows if other is not row)
-    row.clear()
+    row.clear(PEERS_LIMIT, METRIC_CELLS)
     assert not any((*row.cells, *row.peers, *row.metrics))
+
+
+def test_burying_the_dead_clears_what_was_given_away_and_touches_no_more(page: Page) -> None:
+    dead = page.rows[2]
+    page.peers.number(b"peer")
+    at = page.metrics.number(b"slevel", 3)
+    assert at is not None
+
+    def live() -> None:
+        mine = Page(page.fd)
+        row = mine.rows[2]
+        row.cells[PID] = 7
+        row.peers[0] = 5
+        later = mine.peers.number(b"a peer that the supervisor has not heard of")
+        assert later is not None
+        row.peers[later] = 6
+        row.metrics[at + 2] = 9
+
+    assert in_child(live) == 0
+    before = os.stat(f"/proc/self/fd/{page.fd}").st_blocks
+    bury(page, dead)
+    more = (os.stat(f"/proc/self/fd/{page.fd}").st_blocks - before) * 512
+    assert more <= 64 << 10, "cells that nobody uses take no memory"
+    assert not any((*dead.cells, *dead.peers, *dead.metrics))
+    assert page.rows[0].metrics[at + 2] == 9
 
 
 def test_neighbours_are_the_others_that_live(page: Page) -> None:
