@@ -109,7 +109,7 @@ class Estate:
                 state.leave()
         for place, pool in self._pools.items():
             if upstreams.pools.get(place) is not pool:
-                pool.retire()
+                pool.retire(self._reopened)
                 self._retired.append(pool)
         self._states, self._pools = upstreams.states, upstreams.pools
         for place, pool in self._pools.items():
@@ -137,8 +137,14 @@ class Estate:
             state.leave()
         pool = self._pools.pop(place, None) if place.address else None
         if pool is not None:
-            pool.retire()
+            pool.retire(self._reopened)
             self._retired.append(pool)
+
+    def _reopened(self, pool: Pool) -> None:
+        """A call of a former configuration is tried again at a peer that was forgotten, or is about to be."""
+        if pool not in self._retired:
+            self._retired.append(pool)
+            self._sort()
 
     def recount(self) -> None:
         """Peers of a configuration that was not taken over were counted too."""

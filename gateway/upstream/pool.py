@@ -53,6 +53,7 @@ class Pool:
         "_idle_timeout",
         "_max_idle",
         "_on_crash",
+        "_on_reopen",
         "address",
         "all",
         "connecting",
@@ -82,6 +83,8 @@ class Pool:
         self._handshakes = asyncio.Semaphore(HANDSHAKES_LIMIT)
         self._clock = clock
         self._on_crash = on_crash
+        #: Once it is retired: told of each new connection.
+        self._on_reopen: Callable[[Pool], None] | None = None
         self.idle: list[UpstreamConnection] = []
         #: Every connection that is open or being opened.
         self.all: set[UpstreamConnection] = set()
@@ -113,6 +116,8 @@ class Pool:
         connection = UpstreamConnection(self)
         self.all.add(connection)
         self.connecting += 1
+        if self._on_reopen is not None:
+            self._on_reopen(self)
         try:
             connection.address = await self._connect(connection)
             if connection.state is CLOSED:
@@ -204,9 +209,13 @@ class Pool:
             else:
                 connection.wear_out()
 
-    def retire(self) -> None:
-        """The peer is no longer configured: idle connections go now, the others after their answer."""
+    def retire(self, on_reopen: Callable[[Pool], None]) -> None:
+        """The peer is no longer configured: idle connections go now, the others after their answer.
+
+        A call of before may still open one, when it is tried again: *on_reopen* is told.
+        """
         self._max_idle = 0
+        self._on_reopen = on_reopen
         for connection in list(self.idle):
             connection.abort()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Iterator
@@ -73,6 +74,29 @@ def test_a_backends_gauge_counts_its_own_connections_until_the_last_is_gone(esta
     assert busy(estate) == {"a": 9, "b": 4}
     first.closed(kept[0])
     assert busy(estate) == {"a": 8, "b": 4}
+
+
+def test_a_pool_that_was_forgotten_is_known_again_when_a_call_of_before_opens_a_connection(
+    estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its connection would be in no gauge, and the deadline of its answer's head would never be looked at."""
+
+    async def connect(self: Pool, connection: UpstreamConnection) -> None:
+        assert self in estate.pools, "from its first moment on"
+
+    monkeypatch.setattr(Pool, "_connect", connect)
+    adopt(estate, config(tmp_path, backend("a", "http://a:1")))
+    (former,) = estate.pools
+    adopt(estate, config(tmp_path, backend("b", "http://b:1")))
+    estate.sweep(0.0)
+    assert former not in estate.pools
+    first = asyncio.run(former.open())
+    second = asyncio.run(former.open())
+    assert estate.pools.count(former) == 1 and busy(estate) == {"a": 2, "b": 0}
+    for connection in (first, second):
+        former.closed(connection)
+    estate.sweep(0.0)
+    assert former not in estate.pools and busy(estate) == {"a": 0, "b": 0}
 
 
 def test_a_gauge_asks_the_pools_of_its_backend_only(
