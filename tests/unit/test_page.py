@@ -126,6 +126,37 @@ def test_the_lock_excludes_other_processes_and_goes_with_its_holder(
     os.close(tell)
 
 
+def test_names_that_many_processes_ask_for_at_once_have_each_one_number(page: Page) -> None:
+    """The lock is contended for: without it two would be given the same place, or one name two places."""
+    started, start = os.pipe()
+
+    def ask(shift: int) -> list[int]:
+        mine = Page(page.fd)
+        os.read(started, 1)  # all begin at once: the end of the pipe
+        return [mine.metrics.number(b"name %d" % ((at + shift) % 60), 3) or 0 for at in range(60)]
+
+    answers: list[tuple[int, int]] = []
+    for shift in range(0, 60, 15):
+        told, tell = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(start)
+            numbers = ask(shift)
+            os.write(tell, b" ".join(b"%d" % numbers[(at - shift) % 60] for at in range(60)))
+            os._exit(0)
+        os.close(tell)
+        answers.append((pid, told))
+    os.close(start)
+    os.close(started)
+    said = []
+    for pid, told in answers:
+        said.append([int(number) for number in os.read(told, 1 << 16).split()])
+        os.close(told)
+        assert os.waitpid(pid, 0)[1] == 0
+    assert said[0] == said[1] == said[2] == said[3], "a name has the same number everywhere"
+    assert sorted(said[0]) == list(range(0, 180, 3)), "no two share a place, and none is lost"
+
+
 def test_whoever_reads_while_sums_move_reads_again(page: Page) -> None:
     turns = 0
     for _ in page.steady():

@@ -15,7 +15,9 @@ from gateway.config.schema import Config
 from gateway.observe.access import DirectLines
 from gateway.observe.counters import Measures
 from gateway.observe.logs import Level, Log, Stamp
-from gateway.page import Page, Seat
+from gateway.page import PEERS_LIMIT, Page, Seat
+from gateway.routing.host import SharedPeerState
+from gateway.routing.peer import PeerState
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.pool import Pool
 from gateway.upstreams import Estate, Upstreams
@@ -127,6 +129,58 @@ def test_calls_under_way_before_and_after_a_change_of_a_peers_key_are_told_toget
     former.end()
     state.end()
     assert told[0] == 0 and not any(told)
+
+
+def test_what_stays_configured_keeps_its_state_and_its_pool_and_what_goes_leaves(
+    estate: Estate, tmp_path: Path
+) -> None:
+    first = adopt(estate, config(tmp_path, backend("a", "http://a:1", "http://a:2")))
+    stays, goes = first.states.values()
+    assert estate.standing.doubtful == 2
+    stays.answered()
+    second = adopt(estate, config(tmp_path, backend("a", "http://a:1", more="retry = { tries = 3 }")))
+    assert list(second.states.values()) == [stays] and stays.proven
+    assert list(second.pools.values()) == [next(iter(first.pools.values()))]
+    assert estate.standing.doubtful == 0, "one that is gone keeps nobody in doubt"
+    goes.answered()
+    goes.failed(0.0, trial=False)
+    assert estate.standing.doubtful == 0, "nor does what its last calls meet"
+
+
+def test_a_configuration_that_is_not_taken_over_leaves_everything_as_it_is(estate: Estate, tmp_path: Path) -> None:
+    adopt(estate, config(tmp_path, backend("a", "http://a:1")))
+    pools = estate.pools
+    Upstreams(config(tmp_path, backend("b", "http://b:1", "http://b:2")), estate, None)
+    estate.recount()
+    assert estate.pools == pools and estate.standing.doubtful == 1
+
+
+def test_a_peer_has_the_same_column_in_every_worker_and_after_a_reload(estate: Estate, tmp_path: Path) -> None:
+    def columns(of: Estate, *urls: str) -> list[int]:
+        states = adopt(of, config(tmp_path, backend("a", *urls))).states.values()
+        return [state.column for state in states if isinstance(state, SharedPeerState)]
+
+    seat = estate.seat
+    other = Estate(Measures("1"), Clock(), estate.log, Seat(seat.page, seat.page.rows[2], workers=2))
+    assert columns(estate, "http://a:1", "http://a:2") == [0, 1]
+    assert columns(other, "http://a:2", "http://a:3", "http://a:1") == [1, 2, 0]
+    assert columns(estate, "http://a:3") == [2]
+    assert columns(estate, "http://a:1") == [0], "also where it was gone for a while"
+
+
+def test_peers_beyond_the_page_and_those_of_a_single_worker_count_for_themselves(
+    estate: Estate, tmp_path: Path
+) -> None:
+    alone = Estate(Measures("1"), Clock(), estate.log, Seat(estate.seat.page, estate.seat.row))
+    (state,) = adopt(alone, config(tmp_path, backend("a", "http://a:1"))).states.values()
+    assert type(state) is PeerState
+    for number in range(PEERS_LIMIT - 1):
+        estate.seat.page.peers.number(b"former %d" % number)
+    states = adopt(estate, config(tmp_path, backend("a", "http://a:1", "http://a:2"))).states.values()
+    assert [type(state) for state in states] == [SharedPeerState, PeerState]
+    for state in states:
+        state.begin(0.0)
+        state.end()
 
 
 @pytest.mark.parametrize("renewed", ["ca_file", "cert", "key"])
