@@ -22,7 +22,7 @@ from bench.processes import Broken, stop, tail
 from bench.run import Instant, Run, figures
 from bench.scenarios import SETTLE_S, Scenario, plans
 from bench.scrape import Scrape, percentile_bound, scrape
-from bench.targets import GATEWAY, Cpus, Target, Upstream
+from bench.targets import Cpus, Target, Upstream
 from bench.upstream import Served
 
 
@@ -82,7 +82,7 @@ class Meter:
                     loads.append(LoadProcess(plan, self.cpus.of_load(n), folder / f"load-{n}.log"))
                     stack.callback(stop, loads[-1].process)
                 run, outcomes = self._window(scenario, target, loads)
-                verify(scenario, target.name == GATEWAY, outcomes, before, served(self.upstream))
+                verify(scenario, target.is_gateway, outcomes, before, served(self.upstream))
             except (Broken, ProcessGone, OSError, http.client.HTTPException, ValueError) as error:
                 logs = "\n".join(tail(log) for log in (self.upstream.log, target.log) if log)
                 raise Broken(f"{scenario.name}, {target.name}, round {round_}: {error}\n{logs}") from error
@@ -105,7 +105,7 @@ class Meter:
         rss = parties.proxy.resident() / 1e6 if parties.proxy else None
         told.append(_told(target))
         outcomes = [load.outcome() for load in loads]
-        run = figures(scenario, self.duration_s, (first, last), outcomes)
+        run = figures(scenario, self.duration_s, (first, last), outcomes, target.workers)
         lag = percentile_bound(told[0].lag, told[1].lag, 99)
         run.loop_lag_p99_ms = None if lag is None else lag * 1e3
         run.lines_lost = int(told[1].lines_lost - told[0].lines_lost)
@@ -114,7 +114,7 @@ class Meter:
 
 
 def _told(target: Target) -> Scrape:
-    return scrape(target.port) if target.name == GATEWAY else Scrape()
+    return scrape(target.port) if target.is_gateway else Scrape()
 
 
 def _sleep_until(instant_ns: int) -> None:

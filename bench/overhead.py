@@ -44,7 +44,7 @@ def run(options: Options) -> report.Result:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         upstream = targets.start_upstream(stack, folder, cpus.of_upstream)
-        running = [targets.start_target(name, stack, folder, cpus.proxy, upstream.ports) for name in options.targets]
+        running = [targets.start_target(name, stack, folder, cpus, upstream.ports) for name in options.targets]
         meter = Meter(upstream, cpus, options.duration, options.load_processes)
         for name in options.scenarios:
             scenario = SCENARIOS[name]

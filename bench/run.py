@@ -35,7 +35,7 @@ class Run(msgspec.Struct):
     cpu_us: float | None
     upstream_us: float
     load_us: float
-    #: Share of a core: the proxy's, and the generator's busiest core (upstream and load).
+    #: Share of a core: the proxy's (of one for each worker), and the generator's busiest core (upstream and load).
     proxy_core: float | None
     generator_core: float
     generator_bound: bool
@@ -75,8 +75,16 @@ def generator_bound(kind: Kind, proxy_core: float | None, generator_core: float)
     return generator_core > GENERATOR_BUSY or (kind is Kind.CLOSED and idle)
 
 
-def figures(scenario: Scenario, duration_s: float, ends: tuple[Instant, Instant], outcomes: Sequence[Outcome]) -> Run:
+def figures(
+    scenario: Scenario,
+    duration_s: float,
+    ends: tuple[Instant, Instant],
+    outcomes: Sequence[Outcome],
+    workers: int = 1,
+) -> Run:
     """The figures of one window. The caller fills in who was measured, and what is no matter of division.
+
+    *workers*: processes of the proxy that serve, each on a core; the CPU per unit is that of all, and the supervisor's.
 
     The clocks were read a little beside the window that the load counted in, so rates are divided, not sums.
     ValueError where nothing was done.
@@ -90,7 +98,7 @@ def figures(scenario: Scenario, duration_s: float, ends: tuple[Instant, Instant]
     proxy = None if last.proxy is None or first.proxy is None else last.proxy - first.proxy
     generator = {cpu: spent - first.generator[cpu] for cpu, spent in last.generator.items()}
     upstream = last.upstream - first.upstream
-    proxy_core = None if proxy is None else proxy / (last.at - first.at)
+    proxy_core = None if proxy is None else proxy / (last.at - first.at) / workers
     generator_core = max(generator.values()) / (last.at - first.at)
     times, jitters = array("d"), array("d")
     for outcome in outcomes:
@@ -109,7 +117,7 @@ def figures(scenario: Scenario, duration_s: float, ends: tuple[Instant, Instant]
         proxy_core=proxy_core,
         generator_core=generator_core,
         generator_bound=generator_bound(scenario.kind, proxy_core, generator_core),
-        waited=None if proxy is None else (last.waited - first.waited) / (last.at - first.at),
+        waited=None if proxy is None else (last.waited - first.waited) / (last.at - first.at) / workers,
         p50_us=percentile(ordered, 50) / 1e3,
         p99_us=percentile(ordered, 99) / 1e3,
         jitter_p99_us=percentile(jittered, 99) / 1e3 if jittered else None,

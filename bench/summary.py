@@ -12,7 +12,7 @@ import msgspec
 
 from bench.figures import Spread, differences, ratios, spread
 from bench.run import Run
-from bench.targets import DIRECT, NGINX
+from bench.targets import DIRECT, GATEWAY, NGINX, workers_of
 
 #: The figures that a run holds itself.
 OWN: Final = (
@@ -31,8 +31,12 @@ OWN: Final = (
     "loop_lag_p99_ms",
 )
 
+_Comparison = tuple[str, str, str, Callable[[dict[int, float], dict[int, float]], list[float]]]
+
+#: What several workers cost beside one.
+SEVERAL: Final[tuple[_Comparison, ...]] = (("cpu_x_one", "cpu_us", GATEWAY, ratios),)
 #: Figures against another target in the same round: (name, figure, the other target, how).
-COMPARED: Final[tuple[tuple[str, str, str, Callable[[dict[int, float], dict[int, float]], list[float]]], ...]] = (
+COMPARED: Final[tuple[_Comparison, ...]] = (
     ("cpu_x_nginx", "cpu_us", NGINX, ratios),
     ("p99_x_nginx", "p99_us", NGINX, ratios),
     ("jitter_p99_x_nginx", "jitter_p99_us", NGINX, ratios),
@@ -67,7 +71,7 @@ def summarise(runs: Sequence[Run], order: Sequence[str]) -> list[Row]:
             values = _by_round(runs, target, figure)
             if values:
                 figures[figure] = spread(values.values())
-        for name, figure, other, compare in COMPARED:
+        for name, figure, other, compare in COMPARED + (SEVERAL if workers_of(target) > 1 else ()):
             compared = compare(_by_round(runs, target, figure), _by_round(runs, other, figure))
             if compared and target != DIRECT:
                 figures[name] = spread(compared)

@@ -7,6 +7,7 @@ Owns how each is started. It refuses to measure. Made by `overhead`, which stops
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,10 @@ class Cpus(msgspec.Struct, frozen=True):
 
     proxy: int
     generator: tuple[int, ...]
+
+    def of_proxy(self, workers: int) -> set[int]:
+        """The CPUs of a proxy: one for each worker, as far as there are; all but the first are the generator's too."""
+        return {self.proxy, *self.generator[: workers - 1]}
 
     @property
     def apart(self) -> bool:
@@ -61,6 +66,8 @@ class Target:
         self.port = port
         self.process = process
         self.log = log
+        self.workers = workers_of(name)
+        self.is_gateway = name.partition(":")[0] == GATEWAY
 
 
 class Upstream:
@@ -85,44 +92,58 @@ def start_upstream(stack: ExitStack, folder: Path, cpu: int) -> Upstream:
     return Upstream(process, log)
 
 
-def start_target(name: str, stack: ExitStack, folder: Path, cpu: int, upstream_ports: Sequence[int]) -> Target:
-    """Start *name* on *cpu* and wait until it listens; *stack* stops it. Broken where that fails."""
+def start_target(name: str, stack: ExitStack, folder: Path, cpus: Cpus, upstream_ports: Sequence[int]) -> Target:
+    """Start *name* on its CPUs and wait until it listens; *stack* stops it. Broken where that fails."""
     if name == DIRECT:
         return Target(name, upstream_ports[0])
     port = free_port()
     room = folder / name
     room.mkdir()
     log = room / "output.log"
-    argv, environment = COMMANDS[name](port, upstream_ports, room)
+    workers = workers_of(name)
+    argv, environment = COMMANDS[name.partition(":")[0]](port, upstream_ports, room, workers)
     with log.open("wb") as file:
-        process = start(argv, {cpu}, file, environment)
+        process = start(argv, cpus.of_proxy(workers), file, environment)
     stack.callback(stop, process)
     await_port(process, port, log)
     return Target(name, port, process, log)
 
 
-def _nginx(port: int, upstream_ports: Sequence[int], room: Path) -> tuple[list[str], Mapping[str, str]]:
+def _nginx(port: int, upstream_ports: Sequence[int], room: Path, workers: int) -> tuple[list[str], Mapping[str, str]]:
     file = room / "nginx.conf"
     file.write_text(nginx.configuration(port, upstream_ports, room))
     return [str(nginx.binary()), "-p", str(room), "-e", str(room / "error.log"), "-c", str(file)], os.environ
 
 
-def _gateway(port: int, upstream_ports: Sequence[int], room: Path) -> tuple[list[str], Mapping[str, str]]:
-    """The gateway as bench/everything_on.toml has it; only ports and the log's path come from here."""
+def _gateway(port: int, upstream_ports: Sequence[int], room: Path, workers: int) -> tuple[list[str], Mapping[str, str]]:
+    """The gateway as bench/everything_on.toml has it; ports, the log's path and workers come from here."""
     urls = [f"http://127.0.0.1:{peer}" for peer in upstream_ports]
     environment = {
         # Whoever runs this may have a gateway of their own configured.
         **{name: value for name, value in os.environ.items() if not name.startswith(("GEN_GATEWAY", "GATEWAY_"))},
         "GEN_GATEWAY__SERVER__PORT": str(port),
+        "GEN_GATEWAY__SERVER__WORKERS": str(workers),
         "GEN_GATEWAY__BACKENDS__0__ENDPOINTS": msgspec.json.encode(urls).decode(),
         "GEN_GATEWAY__LOGGING__OUTPUT": msgspec.json.encode([str(room / "access.log")]).decode(),
     }
     return [sys.executable, "-m", "gateway", "serve", "-c", str(EVERYTHING_ON)], environment
 
 
-COMMANDS: Final[dict[str, Callable[[int, Sequence[int], Path], tuple[list[str], Mapping[str, str]]]]] = {
+COMMANDS: Final[dict[str, Callable[[int, Sequence[int], Path, int], tuple[list[str], Mapping[str, str]]]]] = {
     NGINX: _nginx,
     GATEWAY: _gateway,
 }
-#: Every target, in the order of the report.
+#: Every target, in the order of the report. `gateway:2` and the like are the gateway with so many workers.
 NAMES: Final = (DIRECT, *COMMANDS)
+_SEVERAL: Final = re.compile(f"{GATEWAY}:([2-9]|[1-9][0-9])")
+
+
+def is_target(name: str) -> bool:
+    """Whether there is a target called *name*."""
+    return name in NAMES or _SEVERAL.fullmatch(name) is not None
+
+
+def workers_of(name: str) -> int:
+    """How many processes of the target called *name* serve."""
+    several = _SEVERAL.fullmatch(name)
+    return int(several[1]) if several else 1

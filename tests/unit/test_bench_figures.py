@@ -115,6 +115,12 @@ def test_cost_is_cpu_time_over_work_done() -> None:
     assert found.jitter_p99_us is None
 
 
+def test_several_workers_cost_what_all_have_spent_and_are_busy_as_shares_of_their_cores() -> None:
+    found = run.figures(SCENARIOS["json"], 1.0, (BEGIN, END), [outcome([1e6] * 10_000)], workers=2)
+    assert found.cpu_us == pytest.approx(50.0)
+    assert (found.proxy_core, found.waited) == (pytest.approx(0.25), pytest.approx(0.0035))
+
+
 def test_clocks_read_late_do_not_change_the_cost() -> None:
     """Twice the time between the readings at the same load is twice the CPU, not twice the cost."""
     late = Instant(at=2_000_000_000, proxy=1_000_001_000, generator={1: 500}, upstream=300)

@@ -17,7 +17,7 @@ from bench.cpu import descendants
 from bench.options import Options, parse
 from bench.overhead import turned
 from bench.processes import ROOT, Broken
-from bench.targets import EVERYTHING_ON, Target
+from bench.targets import EVERYTHING_ON, Cpus, Target, workers_of
 from gateway.config.load import load
 
 
@@ -121,6 +121,25 @@ def test_defaults_are_at_least_five_rounds_of_everything() -> None:
     assert Options().rounds >= 5
 
 
+def test_the_gateway_with_several_workers_is_a_target_of_its_own(tmp_path: Path) -> None:
+    """Its processor time is that of the supervisor and all workers, beside one worker's in the same round."""
+    file = tmp_path / "result.json"
+    arguments = ["--quick", "--scenario", "json500", "--targets", "gateway,gateway:2", "--json", str(file)]
+    status, out, err = finished(bench(*arguments))
+    assert status == 0, err
+    one, two = json.loads(file.read_text())["parts"][0]["summary"]
+    assert (one["target"], two["target"]) == ("gateway", "gateway:2")
+    ratio = two["figures"]["cpu_us"]["median"] / one["figures"]["cpu_us"]["median"]
+    assert two["figures"]["cpu_x_one"]["median"] == pytest.approx(ratio)
+    assert "cpu_x_one" not in one["figures"] and "x one worker" in out
+
+
+def test_each_worker_has_a_core_as_far_as_there_are() -> None:
+    assert [workers_of(name) for name in ("direct", "nginx", "gateway", "gateway:2", "gateway:12")] == [1, 1, 1, 2, 12]
+    four = Cpus(0, (1, 2, 3))
+    assert [four.of_proxy(workers) for workers in (1, 2, 4, 8)] == [{0}, {0, 1}, {0, 1, 2, 3}, {0, 1, 2, 3}]
+
+
 def test_quick_is_one_short_round() -> None:
     options = parse(["overhead", "--quick", "--scenario", "sse"])
     assert options.rounds == 1
@@ -136,6 +155,9 @@ def test_quick_is_one_short_round() -> None:
         ["overhead", "--scenario", "none"],
         ["overhead", "--targets", "direct,apache"],
         ["overhead", "--targets", "direct,direct"],
+        ["overhead", "--targets", "gateway:1"],
+        ["overhead", "--targets", "gateway:x"],
+        ["overhead", "--targets", "nginx:2"],
         ["overhead", "--rounds", "0"],
         ["overhead", "--duration", "0"],
         ["overhead", "--load-processes", "0"],
