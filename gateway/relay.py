@@ -200,8 +200,8 @@ class EventSink:
         self._withhold = call.usage_injected
         #: Bytes after the last blank line.
         self._tail = b""
-        #: A partial event grew past its limit: bytes flow as they come.
-        self._raw = False
+        #: Of a partial event that grew past its limit, whose bytes flow as they come: the last ones, already written.
+        self._raw = b""
         #: The events said themselves that the stream is over: what counts where only the upstream's close ends it.
         self._said_end = True
         #: Only the connection's end tells the end of the body.
@@ -309,12 +309,11 @@ class EventSink:
     def _whole_events(self, payload: bytes) -> bytes:
         """What of the tail and *payload* may be written now."""
         if self._raw:
-            self._call.bytes_out += len(payload)
-            return payload
+            return self._past_limit(payload)
         data = self._tail + payload if self._tail else payload
         border = sse.last_border(data)
         if border == 0 and len(data) > PARTIAL_EVENT_LIMIT:
-            self._raw = True
+            self._raw = data[-2:]
             self._tail = b""
             self._call.bytes_out += len(data)
             return data
@@ -329,6 +328,17 @@ class EventSink:
         self._call.chunks += 1
         self._call.bytes_out += len(events)
         return events
+
+    def _past_limit(self, payload: bytes) -> bytes:
+        """All of an event that is beyond its limit, and whole events again behind its end."""
+        end = sse.first_border(self._raw + payload) - len(self._raw)
+        if end <= 0:
+            self._raw = (self._raw + payload)[-2:]
+            self._call.bytes_out += len(payload)
+            return payload
+        self._raw = b""
+        self._call.bytes_out += end
+        return payload[:end] + self._whole_events(payload[end:])
 
     def _look_for_usage(self, events: bytes) -> bytes:
         """Note the usage; return *events* without the one that only our asking brought."""

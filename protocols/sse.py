@@ -23,6 +23,12 @@ def last_border(payload: bytes) -> int:
     return border
 
 
+def first_border(payload: bytes) -> int:
+    """The index just after the first blank line in *payload*; 0 if there is none."""
+    border = _BORDER.search(payload)
+    return border.end() if border is not None else 0
+
+
 def split_events(payload: bytes) -> list[bytes]:
     """The whole events in *payload*, each with its blank line; what follows the last border is left out."""
     events = []

@@ -136,3 +136,10 @@ def test_every_piece_but_none_of_its_inside_ends_an_event(payload: bytes) -> Non
     for event in sse.split_events(payload):
         assert sse.last_border(event) == len(event)
         assert sse.split_events(event) == [event]
+
+
+@STEADY
+@given(st.lists(st.sampled_from([b"\n", b"\r", b"\r\n", b"data: a", b":"]), max_size=12).map(b"".join))
+def test_the_first_border_is_behind_the_first_blank_line(payload: bytes) -> None:
+    border = sse.first_border(payload)
+    assert border == next((at for at in range(len(payload) + 1) if sse.last_border(payload[:at])), 0)

@@ -191,3 +191,23 @@ def test_a_stream_that_is_framed_to_its_end_but_stops_within_an_event_is_broken(
     assert not response.complete and b'"error"' in response.events[-1]
     assert b'"id": "x' not in response.body
     assert gateway.wait_call(request_id=client.id)["ending"] == "UD"
+
+
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_behind_an_event_that_is_too_large_to_wait_for_a_stream_is_as_honest_as_before(
+    connect: Connect, upstream: Upstream, framing: answers.Framing
+) -> None:
+    large = answers.event({"content": "x" * 1_000_000})
+    small = answers.event({"content": "y"})
+    upstream.answer = answers.stream([large, small, answers.DONE], framing)
+    whole = streamed(connect())
+    assert whole.complete and whole.body == large + small + answers.DONE
+
+    def cut(x: Exchange) -> None:
+        x.send(answers.sse_head(framing))
+        for event in (large, small):
+            x.send(answers.chunk(event) if framing == "chunked" else event)
+        x.fin()
+
+    upstream.answer = cut
+    assert_broken(streamed(connect()), [large, small])

@@ -76,3 +76,16 @@ def test_usage_of_a_whole_answer_is_counted(connect: Connect, gateway: Gateway) 
     after = gateway.metrics()
     total = "gateway_tokens_total"
     assert after.value(total, model="m") - before.value(total, model="m") >= 12
+
+
+@pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n"], ids=["lf", "crlf"])
+def test_usage_behind_an_event_that_is_too_large_to_wait_for_is_found_all_the_same(
+    connect: Connect, upstream: Upstream, gateway: Gateway, blank: bytes
+) -> None:
+    """An image in base64 is an event of megabytes, which passes as it comes."""
+    large = answers.event({"content": "x" * 1_000_000})[:-2] + blank
+    upstream.answer = answers.stream([large, answers.usage_event(), answers.DONE])
+    response = streamed(connect())
+    assert response.complete and response.body == large + answers.DONE
+    line = gateway.wait_call(request_id=response.header("x-request-id"))
+    assert (line["prompt_tokens"], line["completion_tokens"], line["cached_tokens"]) == (7, 5, 3)
