@@ -125,6 +125,23 @@ def test_an_answer_is_the_same_whatever_a_varying_value_becomes(name: bytes, val
     compare(Responses(), [first, first, other, first, other, other, first])
 
 
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("sides", [Requests, Responses])
+def test_a_value_as_long_as_one_before_is_judged_all_the_same(
+    value: bytes, sides: type[Requests] | type[Responses]
+) -> None:
+    start, name = (REQUEST, b"X-Request-ID") if sides is Requests else (RESPONSE, b"ETag")
+    other = [*start, name + b":" + value, b"X-Last: 1"]
+    if is_one_head(other):
+        first = [*start, name + b": " + b"7" * (len(value) - 1), b"X-Last: 1"]
+        compare(sides(), [first, first, first, other, first, other, first])
+
+
+def test_values_of_many_lengths_are_read_as_they_are() -> None:
+    lengths = [length for one in range(1, 18) for length in (one, 1, one)]
+    compare(Requests(), [[*REQUEST, b"Content-Length: " + b"7" * length, b"Traceparent: 1"] for length in lengths])
+
+
 @pytest.mark.parametrize("status", [b"100 Continue", b"103 Early Hints", b"204 No Content", b"304 Not Modified"])
 def test_an_answer_without_a_body_has_none_when_it_is_repeated(status: bytes) -> None:
     lines = [b"HTTP/1.1 " + status, b"Date: 1", b"Content-Length: 5"]
