@@ -108,6 +108,8 @@ ZERO_HAS_A_MEANING = {
     "backends.pool.max_idle",
     "routes.targets.weight",  # none of the calls
     "cors.max_age",
+    "defaults.heartbeat",
+    "backends.heartbeat",
     "overload.memory_limit",
     "overload.max_lag",
 }

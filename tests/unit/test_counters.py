@@ -173,6 +173,7 @@ PROMISED = {
     "gateway_stream_chunks_total": (Type.COUNTER, ("upstream",)),
     "gateway_upstream_connections": (Type.GAUGE, ("upstream", "state")),
     "gateway_endings_total": (Type.COUNTER, ("ending",)),
+    "gateway_shed_total": (Type.COUNTER, ("reason",)),
     "gateway_dns_lookups_total": (Type.COUNTER, ("result",)),
     "gateway_fallback_used_total": (Type.COUNTER, ("from_model", "to_model")),
     "gateway_retries_total": (Type.COUNTER, ("upstream", "reason")),

@@ -113,7 +113,7 @@ def test_a_worker_that_fails_after_an_answer_within_one_sweep_says_so(workers: l
 
 def test_the_words_of_the_dead_are_not_heard(workers: list[Worker], time: Time, page: Page) -> None:
     workers[0].fail(time)
-    page.rows[1].clear()
+    page.rows[1].clear(COLUMN + 1, 0)
     assert workers[1].says_well and workers[2].says_well
 
 
