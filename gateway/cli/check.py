@@ -64,11 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _explain(config: Config, arguments: argparse.Namespace) -> int:
-    try:
-        found = explain(config, arguments.explain, arguments.request_id)
-    except (OSError, ValueError) as error:
-        print(f"backends: {error}, expected files that a backend can use", file=sys.stderr)
-        return 2
+    found = explain(config, arguments.explain, arguments.request_id)
     print(json.dumps(found, indent=2) + "\n" if arguments.json else told(found), end="")
     return 0 if found["served"] else 1
 

@@ -207,8 +207,9 @@ def test_a_bad_configuration_is_not_explained(tmp_path: Path, capsys: pytest.Cap
 def test_a_file_that_no_backend_can_use_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = written(tmp_path, "no certificate", "ca.pem")
     text = KEYED + f"[[backends]]\nname='a'\nendpoints=['https://a']\nmodels=['m']\ntls.ca_file='{file}'\n"
-    assert main(["check", "-c", written(tmp_path, text), "--explain", "m"]) == 2
-    assert capsys.readouterr().err.startswith("backends: ")
+    path = written(tmp_path, text)
+    assert main(["check", "-c", path, "--explain", "m"]) == 2
+    assert capsys.readouterr().err.startswith(f"{path}: backends[a].tls: ")
 
 
 @pytest.mark.usefixtures("_alone")
