@@ -40,10 +40,11 @@ def _changed_names(old: dict[str, Section], new: dict[str, Section], key: str) -
 
 
 def _named(value: Any) -> dict[str, Section] | None:
-    """The items of a list of tables by their names; None for any other value."""
-    if not isinstance(value, tuple) or not all(isinstance(item, Section) and hasattr(item, "name") for item in value):
+    """The items of a list of tables by their names, or by the models that they are about; None for any other value."""
+    if not isinstance(value, tuple) or not all(isinstance(item, Section) for item in value):
         return None
-    return {item.name: item for item in value}
+    names: list[str] = [getattr(item, "name", "") or getattr(item, "model", "") for item in value]
+    return dict(zip(names, value, strict=True)) if all(names) else None
 
 
 def settled(keys: Sequence[str]) -> list[str]:

@@ -30,6 +30,12 @@ def test_a_table_that_comes_or_goes_is_named() -> None:
     assert list(changed_keys(new, old)) == ["backends.c", "backends.b"]
 
 
+def test_a_route_is_called_by_its_model() -> None:
+    old, new = config(GATEWAY_FALLBACKS="a=b;x=b"), config(GATEWAY_FALLBACKS="a=b;x=a;*=b")
+    assert list(changed_keys(old, new)) == ["routes.x.fallbacks", "routes.*"]
+    assert list(changed_keys(config(), old)) == ["routes.a", "routes.x"]
+
+
 def test_no_value_is_shown() -> None:
     keys = changed_keys(config(), config(GATEWAY_API_KEYS="another-key-of-a-test"))
     assert all("another" not in key for key in keys)
