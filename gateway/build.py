@@ -66,8 +66,7 @@ class Gateway:
         self.proxy = Proxy(routes, self.estate.standing, self.settler, self.clock)
         self.clients = Clients(now.front, self.proxy, now.limits, self.budget, now.fields, self.clock, self.log)
         self.arrivals = Arrivals(self.clients, self.measures.connections_failed, now.terms)
-        self._resident = Resident()
-        self.overload = Overload(self.clients, self.clock, self._resident, self.measures.shed, self.log)
+        self.overload = Overload(self.clients, self.clock, Resident(), self.measures.shed, self.log)
         self._begin(now)
         self._watch()
 

@@ -234,4 +234,3 @@ def test_what_is_resident_grows_with_what_is_held() -> None:
     held = bytearray(b"x" * (32 * MIB))
     assert 30 * MIB < resident() - before < 80 * MIB
     del held
-    resident.close()

@@ -99,6 +99,20 @@ def test_the_largest_body_ends_first_before_all_end(stage: Stage) -> None:
     assert small.response().status == 200
 
 
+def test_a_call_that_waits_for_its_answer_is_told_and_its_upstream_is_stopped(stage: Stage) -> None:
+    upstream = stage.upstream(answers.await_abort)
+    ballast = Ballast(stage, upstream)
+    client = stage.connect(ballast.gateway)
+    client.chat(user="x" * (8 * MIB))
+    upstream.ledger.wait_requests(1)
+    ballast.allow(-32 * MIB)
+    answer = client.response()
+    assert (answer.status, answer.code) == (503, "load_shed")
+    upstream.ledger.wait_abort()
+    line = ballast.gateway.wait_call(request_id=client.id)
+    assert (line["ending"], line["tries"]) == ("GH", 1)
+
+
 def test_a_stream_whose_client_takes_nothing_is_cut_and_not_finished(stage: Stage) -> None:
     def flood(x: Exchange) -> None:
         x.send(answers.sse_head() + answers.chunk(answers.event({"content": "x" * 1000}) * 30_000))
