@@ -84,7 +84,7 @@ class Gateway:
             raise
         self.settler.forget_doors()
         self.budget.limit = config.server.body_budget
-        self.proxy.routes = now.upstreams.routes
+        self.proxy.router.routes = now.upstreams.routes
         self.clients.adopt(now.front, now.limits, now.fields)
         self.arrivals.terms = now.terms
         self._begin(now)

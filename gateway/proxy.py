@@ -1,7 +1,7 @@
 """The life of a call, step by step, in the order in which the steps happen.
 
-Owns the sequence: route, pick, attempt, judge the head, commit, end or fail, and the call's deadlines. It refuses
-sockets and bytes on the wire (backends and sinks), the retry law (`routing.retry`), statuses (`errors`) and
+Owns the sequence: route (`router`), pick, attempt, judge the head, commit, end or fail, and the call's deadlines. It
+refuses sockets and bytes on the wire (backends and sinks), the retry law (`routing.retry`), statuses (`errors`) and
 bookkeeping (`settle`). One Proxy is made per worker by `gateway.build`.
 
 Every step is a plain function, called from a socket's callback, a connecting task or the sweep. A step may end the
@@ -11,44 +11,39 @@ attempt, so one that comes after another looks whether `call.attempt` is still i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from gateway.call import CONNECTING, PHASE_MOVES, PROBATION, RELAYING, SETTLED, Attempt, Call
-from gateway.clock import NEVER, Clock, monotonic_ns
+from gateway.clock import Clock, monotonic_ns
 from gateway.deadlines import judge_overdue
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.heartbeat import Heartbeats
 from gateway.pauses import Pauses
-from gateway.peek import read_form, read_json
 from gateway.probation import UNAUTHORIZED, judge_first_event, judge_status, no_stream
 from gateway.relay import BodySink, EventSink, answer_fault, relay_whole, timing
+from gateway.router import Router
 from gateway.routing.balance import eligible
 from gateway.routing.endpoints import Body
 from gateway.routing.peer import Peer, Standing
 from gateway.routing.retry import Again, judge
-from gateway.routing.route import SERVED, Route
-from gateway.routing.routes import Routes, why_not_served
+from gateway.routing.routes import Routes
 from gateway.settle import Settler
 from protocols.http1.response import ResponseHead
-from protocols.openai.body import ask_for_usage
 from protocols.openai.usage import usage_of_answer
-
-_JSON: Final = Body.JSON
 
 
 class Proxy:
     """The steps. `begin` is called by the client's connection, the others by the attempt's backend."""
 
-    __slots__ = ("_beats", "_clock", "_pauses", "_settler", "_standing", "active", "routes")
+    __slots__ = ("_beats", "_clock", "_pauses", "_settler", "_standing", "active", "router")
 
     def __init__(self, routes: Routes, standing: Standing, settler: Settler, clock: Clock) -> None:
-        self.routes = routes
         self._standing = standing
         self._settler = settler
         self._clock = clock
         #: Calls that were begun and are not settled.
         self.active: set[Call] = set()
         self._beats = Heartbeats(clock)
+        self.router = Router(routes, self._beats, settler, clock)
         #: Those of them that wait for their next attempt.
         self._pauses = Pauses(self._attempt, self.crashed)
 
@@ -57,44 +52,11 @@ class Proxy:
     def begin(self, call: Call) -> None:
         """Admit *call* and make its first attempt; its body is complete."""
         self.active.add(call)
-        fault = None
-        if call.endpoint.body is _JSON:
-            fault = read_json(call) or self._find_route(call)
-        elif call.endpoint.body is Body.FORM:
-            fault = read_form(call) or self._find_route(call)
-        elif call.route is not None:
-            self._take_route(call, call.route)
+        fault = self.router.route(call)
         if fault is None:
             self._attempt(call)
         else:
             self._refuse(call, fault)
-
-    def _find_route(self, call: Call) -> Fault | None:
-        model = call.model
-        route = self.routes.exact.get(model) or self.routes.find(model)
-        principal = call.principal
-        if route is None or (principal is not None and not principal.may_use(model)):
-            return why_not_served(call.model, route, self.routes)
-        self._take_route(call, self._choose(call, route) if route.choices else route)
-        return None
-
-    def _choose(self, call: Call, route: Route) -> Route:
-        """The one of several routes that is *call*'s: a fallback already, where nobody serves the model itself."""
-        chosen = route.choose(call.id)
-        if chosen.serves:
-            self._settler.fell_back(route, chosen)
-            call.answer_lines += chosen.served_line
-        return chosen
-
-    def _take_route(self, call: Call, route: Route) -> None:
-        call.route = route
-        policy = route.policy
-        if policy.total and call.total_deadline == NEVER:
-            call.total_deadline = call.deadline = self._clock.now + policy.total
-        if call.stream and call.fields is not None and policy.inject_usage and call.endpoint.streams_usage:
-            call.usage_injected = ask_for_usage(call.fields) or call.usage_injected
-        if policy.heartbeat and call.stream:
-            self._beats.begin(call, policy.heartbeat)
 
     # One attempt.
 
@@ -252,7 +214,7 @@ class Proxy:
             self._commit_body(attempt, head, b"")
         sink = attempt.sink
         assert sink is not None
-        if isinstance(sink, EventSink) and sink.is_cut:
+        if isinstance(sink, EventSink) and sink.is_cut():
             text = "The upstream's stream ended without saying so."
             self.failed(attempt, Fault(Side.UPSTREAM, Kind.UPSTREAM_LOST, text))
             return
@@ -291,7 +253,7 @@ class Proxy:
         call.deadline = call.total_deadline
         call.at_head = call.at_first = 0
         if again.fallback is not None:
-            self._fall_back(call, again.fallback)
+            self.router.fall_back(call, again.fallback)
         else:
             self._settler.retried(peer, fault)
             if fault.retry is Retry.REUSED:
@@ -302,17 +264,6 @@ class Proxy:
             self._pauses.begin(call, again.wait)
         else:
             self._attempt(call)
-
-    def _fall_back(self, call: Call, route: Route) -> None:
-        """Serve *call* under another route; its answer tells which."""
-        assert call.route is not None
-        if route.serves:  # else it is another target of the same model
-            self._settler.fell_back(call.route, route)
-        call.tried = ()
-        call.lost_reused = False
-        # The line stands last: that of a former fallback goes.
-        call.answer_lines = call.answer_lines.partition(SERVED)[0] + route.served_line
-        self._take_route(call, route.choose(call.id) if route.choices else route)
 
     def _abort(self, attempt: Attempt, fault: Fault) -> None:
         """Give the exchange up because of what the upstream said."""

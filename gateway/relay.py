@@ -17,7 +17,7 @@ from gateway.errors import RETRY_AFTER, Fault, Kind
 from protocols import sse
 from protocols.http1.framing import LAST_CHUNK, chunk
 from protocols.http1.response import STATUS_LINES, ResponseHead, own_head
-from protocols.openai.ends import breaks_off, says_end
+from protocols.openai.ends import breaks_off, says_done, says_end
 from protocols.openai.errors import error_body
 from protocols.openai.usage import USAGE_KEY, USAGE_NULL, USAGE_WINDOW, find_usage, usage_of_chunk
 
@@ -183,6 +183,7 @@ class EventSink:
         "_chunked",
         "_client",
         "_clock",
+        "_last",
         "_open_ended",
         "_raw",
         "_said_end",
@@ -198,6 +199,8 @@ class EventSink:
         self._chunked = call.client.chunked
         #: The usage event was asked for by us, not by the client.
         self._withhold = call.usage_injected
+        #: The whole events that were relayed last.
+        self._last = b""
         #: Bytes after the last blank line.
         self._tail = b""
         #: Of a partial event that grew past its limit, whose bytes flow as they come: the last ones, already written.
@@ -262,6 +265,7 @@ class EventSink:
         ):
             call.chunks += 1
             call.bytes_out += len(payload)
+            self._last = payload
             self._client.send(framed)
             return
         events = self._whole_events(payload)
@@ -284,16 +288,24 @@ class EventSink:
             self._client.send(self._framed(sse.data_event(body)))
         self._client.cut(told=not self._raw)
 
-    @property
     def is_cut(self) -> bool:
-        """Whether the last event stops half way, or the connection's end is all that ended the stream.
+        """Whether the stream ended too early: within an event, or without saying its end.
 
-        Nobody can tell the latter from a cut.
+        Where the connection's end is all that ended it, nobody could tell it from a cut. Where the framing is whole, it
+        lacks what ends this peer's streams of text: so ends a stream whose generation broke behind some proxy.
         """
         data = sse.data_of(self._tail) if self._tail else None
         if data is not None and breaks_off(data):
             return True
-        return not self._said_end and not says_end(self._tail)
+        if self._open_ended:
+            return not self._said_end and not says_end(self._tail)
+        peer = self._call.peer
+        if peer is None or not self._call.endpoint.streams_usage:
+            return False
+        last = self._last + self._tail
+        if says_done(last):
+            peer.state.says_done = True
+        return peer.state.says_done and not says_end(last)
 
     @property
     def is_over(self) -> bool:
@@ -325,6 +337,8 @@ class EventSink:
             self._said_end = says_end(events)
         if events.count(USAGE_KEY) > events.count(USAGE_NULL):
             events = self._look_for_usage(events)
+        if events:
+            self._last = events
         self._call.chunks += 1
         self._call.bytes_out += len(events)
         return events

@@ -48,7 +48,7 @@ class PeerState:
     peer that fails at once is always the least busy and would draw every call (RELIABILITY's black hole).
     """
 
-    __slots__ = ("_standing", "failures", "heard", "in_flight", "proven", "retry_at", "turn", "word")
+    __slots__ = ("_standing", "failures", "heard", "in_flight", "proven", "retry_at", "says_done", "turn", "word")
 
     def __init__(self, standing: Standing) -> None:
         self._standing = standing
@@ -65,6 +65,8 @@ class PeerState:
         self.word = 0
         #: The running weight of smooth weighted round robin.
         self.turn = 0
+        #: Its streams of text end with [DONE].
+        self.says_done = False
 
     def leave(self) -> None:
         """The peer is no longer configured: what its last calls meet concerns nobody else."""

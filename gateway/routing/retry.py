@@ -102,7 +102,7 @@ def judge(call: Call, fault: Fault, now: float, active: int) -> Again | None:
 
     What is not tried again there goes on under the route's next fallback: any fault of the upstream's does, listed or
     not, if nothing was sent or the endpoint is repeatable. An upstream that asks not to be asked again
-    (`x-should-retry: false`) means itself, not another.
+    (`x-should-retry: false`) means itself, not another. What the caller's key may not use is passed over.
     """
     route = call.route
     if route is None or fault.retry is Retry.NEVER or now >= call.total_deadline:
@@ -113,7 +113,13 @@ def judge(call: Call, fault: Fault, now: float, active: int) -> Again | None:
         wait = _wait(call, route, fault)
         if wait <= PATIENCE and now + wait < call.total_deadline and _may(call, route, fault, now, active):
             return Again(wait)
-    return Again(fallback=route.fallbacks[0]) if route.fallbacks else None
+    fallback = next((one for one in route.fallbacks if is_allowed(call, one)), None)
+    return Again(fallback=fallback) if fallback is not None else None
+
+
+def is_allowed(call: Call, fallback: Route) -> bool:
+    """Whether the caller's key may use it; another target of the same model is what was asked for."""
+    return not fallback.serves or call.principal is None or call.principal.may_use(fallback.serves)
 
 
 def _may(call: Call, route: Route, fault: Fault, now: float, active: int) -> bool:

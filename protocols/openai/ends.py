@@ -24,6 +24,17 @@ _END: Final = re.compile(
 )
 
 
+#: Behind the last event of chat and completions.
+_DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]\s*\Z")
+#: So far before the end of its bytes begins the search for it.
+_DONE_REACH: Final = 64
+
+
+def says_done(events: bytes) -> bool:
+    """Whether the last of *events* is [DONE]."""
+    return _DONE.search(events, max(0, len(events) - _DONE_REACH)) is not None
+
+
 def breaks_off(data: bytes) -> bool:
     """Whether *data*, an event's, is JSON that stops half way."""
     if data[:1] not in (b"{", b"[") or data == b"[DONE]":

@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.upstream",),
     ("gateway.settle", "gateway.probation"),
     # the life of a call
+    ("gateway.router",),
     ("gateway.proxy",),
     ("gateway.front",),
     ("gateway.client_socket",),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.admission.budget import ByteBudget
+from gateway.admission.keys import Principal
 from gateway.call import Call
 from gateway.config import schema
 from gateway.errors import Fault, Kind, Retry, Side
@@ -141,6 +142,22 @@ def test_only_what_the_backend_lists_is_tried_again(cause: str | int) -> None:
 def test_any_failure_falls_back_where_nothing_else_is_left(cause: str | int) -> None:
     found = judge(call(on=(), fallbacks=(FALLBACK,)), CAUSES_OF_FAULTS[cause], NOW, 1)
     assert found == Again(fallback=FALLBACK)
+
+
+def test_a_fallback_that_the_key_may_not_use_is_passed_over() -> None:
+    last = Route("m", [Group("c", peers(1), policy(), {})], None, serves="cheap")
+    first = Route("m", [Group("b", peers(1), policy(), {})], None, serves="dear", fallbacks=(last,))
+    target = Route("m", [Group("d", peers(1), policy(), {})], None)
+    for allowed, fallbacks, expected in (
+        (("m", "dear"), (first, last), first),
+        (("m", "cheap"), (first, last), last),
+        (("m",), (first, last), None),
+        (("m",), (target, first, last), target),
+    ):
+        made = call(on=(), fallbacks=fallbacks)
+        made.principal = Principal("k", b"", allowed, passthrough=False)
+        found = judge(made, fault(Retry.UNSENT), NOW, 1)
+        assert (found.fallback if found is not None else None) is expected
 
 
 def test_a_fallback_comes_after_the_last_try() -> None:

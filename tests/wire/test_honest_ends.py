@@ -12,6 +12,7 @@ from tests.wire import answers
 from tests.wire.accepted import Gate
 from tests.wire.client import Client, Response
 from tests.wire.process import Gateway
+from tests.wire.stage import Stage, backend, configuration
 from tests.wire.upstream import Exchange, Upstream
 
 CHAT = "/v1/chat/completions"
@@ -211,3 +212,34 @@ def test_behind_an_event_that_is_too_large_to_wait_for_a_stream_is_as_honest_as_
 
     upstream.answer = cut
     assert_broken(streamed(connect()), [large, small])
+
+
+UNSAID: dict[str, tuple[list[bytes], bool]] = {
+    "words only": (answers.chat_events(2, done=False)[:-1], False),
+    "words and usage": ([*answers.chat_events(2, done=False)[:-1], answers.usage_event()], False),
+    "a finish": (answers.chat_events(2, done=False), True),
+    "a finish and usage": ([*answers.chat_events(2, done=False), answers.usage_event()], True),
+    "an error": ([*answers.chat_events(2, done=False)[:-1], b'data: {"error":{"message":"out of memory"}}\n\n'], True),
+    "its end": (answers.chat_events(2), True),
+}
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+@pytest.mark.parametrize("pieces", ["events", "whole"])
+@pytest.mark.parametrize("name", UNSAID)
+def test_a_stream_without_the_end_that_its_upstream_s_streams_have_is_broken(
+    stage: Stage, name: str, pieces: answers.Pieces, framing: answers.Framing
+) -> None:
+    """Its framing is whole all the same: a proxy before the upstream may have mended what broke behind it."""
+    events, whole = UNSAID[name]
+    upstream = stage.upstream(answers.stream(events, framing, pieces))
+    client = stage.connect(stage.gateway(configuration(backend(upstream))))
+    first = streamed(client)
+    assert first.complete, "nobody knows yet how this upstream's streams end"
+    upstream.answer = answers.stream()
+    assert streamed(client).complete
+    upstream.answer = answers.stream(events, framing, pieces)
+    response = streamed(client)
+    assert response.complete is whole
+    if not whole:
+        assert response.body.count(b'"error"') == 1 and b"[DONE]" not in response.body

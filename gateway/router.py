@@ -1,0 +1,95 @@
+"""The way of a call: from its body to a route, and from there to a fallback.
+
+Owns the reading of what a call asks for, who may have it, and what its route's policy sets going. It refuses the table
+(`gateway.routing.routes`), attempts (`gateway.proxy`) and the decision to fall back (`gateway.routing.retry`). Made by
+`gateway.proxy`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.call import Call
+from gateway.clock import NEVER, Clock
+from gateway.errors import Fault
+from gateway.heartbeat import Heartbeats
+from gateway.peek import read_form, read_json
+from gateway.routing.endpoints import Body
+from gateway.routing.retry import is_allowed
+from gateway.routing.route import SERVED, Policy, Route
+from gateway.routing.routes import Routes, why_not_served
+from gateway.settle import Settler
+from protocols.openai.body import ask_for_usage
+
+_JSON: Final = Body.JSON
+_FORM: Final = Body.FORM
+
+
+class Router:
+    """*routes* is the table in force; a call keeps the route that it found."""
+
+    __slots__ = ("_beats", "_clock", "_settler", "routes")
+
+    def __init__(self, routes: Routes, beats: Heartbeats, settler: Settler, clock: Clock) -> None:
+        self.routes = routes
+        self._beats = beats
+        self._settler = settler
+        self._clock = clock
+
+    def route(self, call: Call) -> Fault | None:
+        """Find the route of *call*, whose body is complete; why it has none, if so."""
+        body = call.endpoint.body
+        if body is _JSON or body is _FORM:
+            fault = read_json(call) if body is _JSON else read_form(call)
+            if fault is not None:
+                return fault
+            model = call.model
+            route = self.routes.exact.get(model) or self.routes.find(model)
+            principal = call.principal
+            if route is None or (principal is not None and not principal.may_use(model)):
+                return why_not_served(model, route, self.routes)
+            if route.choices:
+                route = self._choose(call, route)
+                if route is None:
+                    return why_not_served(model, None, self.routes)
+            call.route = route
+        else:
+            route = call.route  # by its path alone
+        if route is not None and (call.stream or route.policy.total):
+            self._apply(call, route.policy)
+        return None
+
+    def fall_back(self, call: Call, route: Route) -> None:
+        """Serve *call* under another route; where that is a fallback, the answer tells which."""
+        assert call.route is not None
+        if route.serves:
+            self._settler.fell_back(call.route, route)
+        call.tried = ()
+        call.lost_reused = False
+        # The line stands last: that of a former fallback goes.
+        call.answer_lines = call.answer_lines.partition(SERVED)[0] + route.served_line
+        call.route = route
+        self._apply(call, route.policy)
+
+    def _choose(self, call: Call, route: Route) -> Route | None:
+        """The one of several routes that is *call*'s: a fallback already, where nobody serves the model itself."""
+        chosen = route.choose(call.id)
+        if not chosen.serves:
+            return chosen
+        for fallback in (chosen, *chosen.fallbacks):
+            if is_allowed(call, fallback):
+                self._settler.fell_back(route, fallback)
+                call.answer_lines += fallback.served_line
+                return fallback
+        return None
+
+    def _apply(self, call: Call, policy: Policy) -> None:
+        """Let what is bounded in time, or a stream, be as *policy* has it."""
+        if policy.total and call.total_deadline == NEVER:
+            call.total_deadline = call.deadline = self._clock.now + policy.total
+        if not call.stream:
+            return
+        if call.fields is not None and policy.inject_usage and call.endpoint.streams_usage:
+            call.usage_injected = ask_for_usage(call.fields) or call.usage_injected
+        if policy.heartbeat:
+            self._beats.begin(call, policy.heartbeat)
