@@ -7,23 +7,23 @@ did). One Settler is made per worker by `gateway.build`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import time_ns
 from typing import Final
 
 import msgspec
 
+from gateway.admission.keys import Principal
 from gateway.call import PHASE_MOVES, SETTLED, Attempt, Call
 from gateway.clock import monotonic_ns
 from gateway.errors import Fault
 from gateway.observe.access import AccessLog
-from gateway.observe.counters import OTHER, Counter, Histogram, Measures
+from gateway.observe.counters import OTHER, Counter, Measures
 from gateway.observe.logs import Stamp, redact
 from gateway.routing.endpoints import Endpoint
 from gateway.routing.peer import Peer
 from gateway.routing.retry import cause_of
 from gateway.routing.route import Route
-from protocols.openai.usage import Usage
 
 #: Methods that get a label of their own; clients choose the others.
 _METHODS: Final = {
@@ -34,10 +34,14 @@ _SECONDS: Final = 1e-9
 BATCH: Final = 64
 #: Characters of a model's name that are logged where the name is the client's text.
 _MODEL_LIMIT: Final = 256
+#: Kinds of calls remembered. Bounded, because clients choose the models in them.
+KINDS_LIMIT: Final = 1024
 
 
 #: A call that is over, its last attempt if that is not yet counted, its ending, and when it was over.
 _Over = tuple[Call, Attempt | None, str, int]
+#: What calls of one kind have in common.
+_Key = tuple[Endpoint, bytes, int, str, str | None, Peer | None, Route | None, Principal | None, str, str, bool]
 
 
 class AccessLine(msgspec.Struct):
@@ -46,25 +50,15 @@ class AccessLine(msgspec.Struct):
     t_read: from the first byte of the request to the last. t_admit: until the first attempt. t_connect: until the
     request was sent, 0 on a reused connection, failed attempts included. t_head: until the answer's head. t_first:
     until its first payload. t_body: until the end. t_total: from first byte to end.
+
+    Two members stand for several, whose text is made once for many lines: *ts* begins with `Moment`'s, *client* with
+    `Description`'s.
     """
 
-    ts: str
-    level: str
-    msg: str
+    ts: msgspec.Raw
     request_id: str
     trace_id: str
-    client: str
-    key: str | None
-    method: str
-    path: str
-    model: str
-    fallback: str | None
-    upstream: str | None
-    endpoint: str | None
-    status: int
-    ending: str
-    fault: str | None
-    stream: bool
+    client: msgspec.Raw
     tries: int
     bytes_in: int
     bytes_out: int
@@ -82,6 +76,40 @@ class AccessLine(msgspec.Struct):
     cached_tokens: int | None
 
 
+class Moment(msgspec.Struct):
+    """How a line begins: the same for calls that ended within one millisecond."""
+
+    ts: str
+    level: str = "info"
+    msg: str = "call"
+
+
+class Description(msgspec.Struct):
+    """A line's middle: the same for all calls of one kind."""
+
+    client: str
+    key: str | None
+    method: str
+    path: str
+    model: str
+    fallback: str | None
+    upstream: str | None
+    endpoint: str | None
+    status: int
+    ending: str
+    fault: str | None
+    stream: bool
+
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def _members(of: Moment | Description) -> msgspec.Raw:
+    """The members *of* a struct as JSON without the first one's name, to be put where that one's value belongs."""
+    text = _encode(of)
+    return msgspec.Raw(text[text.index(b":") + 1 : -1])
+
+
 class _Cells:
     """The counters of one backend, looked up once."""
 
@@ -94,40 +122,45 @@ class _Cells:
         self.statuses: dict[int, Counter] = {}
 
 
+class _Kind:
+    """Calls that differ in ids, sizes and times only: their counters, looked up once, and what their lines share."""
+
+    __slots__ = ("attempts", "ending", "line", "observe", "requests", "tokens")
+
+    def __init__(self, measures: Measures, call: Call, ending: str) -> None:
+        method = _METHODS.get(call.request.method, "other")
+        path = call.endpoint.path
+        self.requests = measures.requests.child(method, path, str(call.status))
+        self.observe = measures.request_latency.child(method, path).observe
+        self.ending = measures.endings.child(ending)
+        self.line = _members(_describe(call, ending))
+        # Made when there is something to count: a child is shown once it is made.
+        self.attempts: tuple[Counter, Callable[[float], None]] | None = None
+        self.tokens: tuple[Counter, Counter, Counter] | None = None
+
+
 class Settler:
     """Counts attempts and calls. *access* is None where access lines are not written."""
 
-    __slots__ = (
-        "_access",
-        "_by_door",
-        "_endings",
-        "_measures",
-        "_over",
-        "_overhead",
-        "_stamp",
-        "_tokens",
-        "_upstreams",
-    )
+    __slots__ = ("_access", "_kinds", "_measures", "_observe_overhead", "_over", "_stamp", "_upstreams")
 
     def __init__(self, measures: Measures, access: AccessLog | None, stamp: Stamp) -> None:
         self._measures = measures
         self._access = access
         self._stamp = stamp
-        self._overhead = measures.overhead
+        self._observe_overhead = measures.overhead.observe
         #: Not yet counted.
         self._over: list[_Over] = []
         if access is not None:
             access.gather = self.count
-        # Children that were looked up before; bounded, because doors, statuses, models and backends are.
-        self._by_door: dict[tuple[Endpoint, bytes, int], tuple[Counter, Histogram]] = {}
-        self._tokens: dict[str, tuple[Counter, Counter, Counter]] = {}
+        # Looked up before.
+        self._kinds: dict[_Key, _Kind] = {}
         self._upstreams: dict[str, _Cells] = {}
-        self._endings = {"--": measures.endings.child("--")}
 
     def forget_doors(self) -> None:
-        """Doors are another configuration's from now on."""
+        """Doors, routes and keys are another configuration's from now on."""
         self.count()
-        self._by_door.clear()
+        self._kinds.clear()
 
     def retried(self, peer: Peer, fault: Fault) -> None:
         """A call goes on after *fault* at *peer*."""
@@ -141,21 +174,18 @@ class Settler:
         """*peer* is set aside for a while."""
         self._measures.peer_cooldowns.child(peer.backend.name, peer.url).value += 1
 
-    def attempted(self, attempt: Attempt, now: int = 0) -> None:
+    def attempted(self, attempt: Attempt) -> None:
         """One attempt is over, however it ended."""
-        name = attempt.peer.backend.name
-        cells = self._upstreams.get(name) or self._open_cells(name)
         response = attempt.response
         status = response.status if response is not None else 0
-        counter = cells.statuses.get(status)
-        if counter is None:
-            counter = self._measures.upstream_requests.child(name, str(status) if status else "none")
-            cells.statuses[status] = counter
+        counter, observe = self._of_attempts(attempt.peer.backend.name, status)
         counter.value += 1
-        cells.latency.observe(((now or monotonic_ns()) - attempt.at_begin) * _SECONDS)
+        observe((monotonic_ns() - attempt.at_begin) * _SECONDS)
 
     def settle(self, call: Call, attempt: Attempt | None = None) -> None:
-        """The call is over, with its last *attempt* if that is not counted yet. A second time is a bug and raises.
+        """The call is over. A second time is a bug and raises.
+
+        *attempt*: its last one, if that is not counted yet; what it was answered with is the call's status.
 
         It is counted, and its line written, together with others: soon (`count`), and at a lower price than alone.
         """
@@ -172,34 +202,82 @@ class Settler:
         if not over:
             return
         self._over = []
+        known = self._kinds
+        observe_overhead = self._observe_overhead
+        kinds = []
         for call, attempt, ending, now in over:
+            fault = call.fault
+            key = (
+                call.endpoint,
+                call.request.method,
+                call.status,
+                ending,
+                None if fault is None else fault.kind.code,
+                call.peer,
+                call.route,
+                call.principal,
+                call.model,
+                call.address,
+                call.stream,
+            )
+            kind = known.get(key) or self._open_kind(key, call, ending)
+            kinds.append(kind)
+            kind.requests.value += 1
+            kind.ending.value += 1
+            observe = kind.observe
+            observe((now - (call.at_begin or call.at_start)) * _SECONDS)
             if attempt is not None:
-                self.attempted(attempt, now)
-            (self._endings.get(ending) or self._open_ending(ending)).value += 1
-            key = (call.endpoint, call.request.method, call.status)
-            counter, latency = self._by_door.get(key) or self._open_door(key)
-            counter.value += 1
-            latency.observe((now - (call.at_begin or call.at_start)) * _SECONDS)
+                attempts, observe = kind.attempts or self._open_attempts(kind, attempt, call.status)
+                attempts.value += 1
+                observe((now - attempt.at_begin) * _SECONDS)
             if call.at_first:
-                self._overhead.observe((call.at_attempt - call.at_begin) * _SECONDS)
+                observe_overhead((call.at_attempt - call.at_begin) * _SECONDS)
                 if call.chunks:
                     self._count_stream(call)
-                if call.usage is not None:
-                    self._count_tokens(call, call.usage)
+                usage = call.usage
+                if usage is not None:
+                    prompt, completion, cached = kind.tokens or self._open_tokens(kind, call.route)
+                    prompt.value += usage.prompt
+                    completion.value += usage.completion
+                    cached.value += usage.cached
         if self._access is not None:
-            self._access.add(self._lines(over))
+            self._access.add(self._lines(over, kinds))
 
-    def _lines(self, over: Sequence[_Over]) -> list[AccessLine]:
-        """The lines of calls that are over; those that ended in the same millisecond share its text."""
+    def _lines(self, over: Sequence[_Over], kinds: Sequence[_Kind]) -> list[AccessLine]:
+        """The lines of calls that are over, which is in the order of their ends."""
         epoch = time_ns() - monotonic_ns()
-        last, stamp = -1, ""
+        until = 0
         lines = []
-        for call, _, ending, now in over:
-            milli = (now + epoch) // 1_000_000
-            if milli != last:
-                last = milli
-                stamp = self._stamp.of((milli + 0.5) / 1000)  # its middle: no rounding leads out of it
-            lines.append(_line(call, ending, now, stamp))
+        for (call, _, _, now), kind in zip(over, kinds, strict=True):
+            if now >= until:  # a millisecond's text is shared
+                milli = (now + epoch) // 1_000_000
+                until = (milli + 1) * 1_000_000 - epoch
+                moment = _members(Moment(self._stamp.of((milli + 0.5) / 1000)))  # its middle: no rounding leads out
+            start, begin, attempt, sent = call.at_start, call.at_begin, call.at_attempt, call.at_sent
+            head, first, usage = call.at_head, call.at_first, call.usage
+            lines.append(
+                AccessLine(
+                    moment,
+                    call.id.decode("ascii"),
+                    call.trace.decode("ascii"),
+                    kind.line,
+                    call.tries,
+                    call.bytes_in,
+                    call.bytes_out,
+                    call.chunks,
+                    (now - start) // 1000,
+                    (begin - start) // 1000 if begin else -1,
+                    (attempt - begin) // 1000 if attempt else -1,
+                    -1,
+                    (sent - attempt) // 1000 if sent else -1,
+                    (head - sent) // 1000 if head else -1,
+                    (first - head) // 1000 if first else -1,
+                    (now - first) // 1000 if first else -1,
+                    usage.prompt if usage is not None else None,
+                    usage.completion if usage is not None else None,
+                    usage.cached if usage is not None else None,
+                )
+            )
         return lines
 
     def _count_stream(self, call: Call) -> None:
@@ -208,48 +286,41 @@ class Settler:
             cells.chunks.value += call.chunks
             cells.first_token.observe((call.at_first - call.at_begin) * _SECONDS)
 
-    def _count_tokens(self, call: Call, usage: Usage) -> None:
-        label = call.route.label if call.route is not None else OTHER
-        prompt, completion, cached = self._tokens.get(label) or self._open_tokens(label)
-        prompt.value += usage.prompt
-        completion.value += usage.completion
-        cached.value += usage.cached
-
     # Children of families, looked up once.
 
-    def _open_cells(self, name: str) -> _Cells:
-        cells = self._upstreams[name] = _Cells(self._measures, name)
-        return cells
+    def _of_attempts(self, name: str, status: int) -> tuple[Counter, Callable[[float], None]]:
+        """Where attempts at backend *name* are counted that were answered with *status*; 0: not at all."""
+        cells = self._upstreams.get(name)
+        if cells is None:
+            cells = self._upstreams[name] = _Cells(self._measures, name)
+        counter = cells.statuses.get(status)
+        if counter is None:
+            counter = self._measures.upstream_requests.child(name, str(status) if status else "none")
+            cells.statuses[status] = counter
+        return counter, cells.latency.observe
 
-    def _open_ending(self, ending: str) -> Counter:
-        counter = self._endings[ending] = self._measures.endings.child(ending)
-        return counter
+    def _open_kind(self, key: _Key, call: Call, ending: str) -> _Kind:
+        kind = _Kind(self._measures, call, ending)
+        if len(call.model) <= _MODEL_LIMIT:
+            if len(self._kinds) >= KINDS_LIMIT:
+                self._kinds.clear()
+            self._kinds[key] = kind
+        return kind
 
-    def _open_tokens(self, label: str) -> tuple[Counter, Counter, Counter]:
+    def _open_attempts(self, kind: _Kind, attempt: Attempt, status: int) -> tuple[Counter, Callable[[float], None]]:
+        kind.attempts = attempts = self._of_attempts(attempt.peer.backend.name, status)
+        return attempts
+
+    def _open_tokens(self, kind: _Kind, route: Route | None) -> tuple[Counter, Counter, Counter]:
         child = self._measures.tokens.child
-        tokens = (child(label, "prompt"), child(label, "completion"), child(label, "cached"))
-        self._tokens[label] = tokens
+        label = route.label if route is not None else OTHER
+        kind.tokens = tokens = (child(label, "prompt"), child(label, "completion"), child(label, "cached"))
         return tokens
 
-    def _open_door(self, key: tuple[Endpoint, bytes, int]) -> tuple[Counter, Histogram]:
-        endpoint, raw, status = key
-        method = _METHODS.get(raw, "other")
-        counter = self._measures.requests.child(method, endpoint.path, str(status))
-        cells = self._by_door[key] = (counter, self._measures.request_latency.child(method, endpoint.path))
-        return cells
 
-
-def _line(call: Call, ending: str, now: int, stamp: str) -> AccessLine:
-    """*now*: when the call was over; *stamp*: the same as text."""
-    peer, principal, fault, usage = call.peer, call.principal, call.fault, call.usage
-    start, begin, attempt, sent = call.at_start, call.at_begin, call.at_attempt, call.at_sent
-    head, first = call.at_head, call.at_first
-    return AccessLine(
-        stamp,
-        "info",
-        "call",
-        call.id.decode("ascii"),
-        call.trace.decode("ascii"),
+def _describe(call: Call, ending: str) -> Description:
+    peer, principal, fault = call.peer, call.principal, call.fault
+    return Description(
         call.address,
         principal.name if principal is not None else None,
         _METHODS.get(call.request.method, "other"),
@@ -262,21 +333,6 @@ def _line(call: Call, ending: str, now: int, stamp: str) -> AccessLine:
         ending,
         fault.kind.code if fault is not None else None,
         call.stream,
-        call.tries,
-        call.bytes_in,
-        call.bytes_out,
-        call.chunks,
-        (now - start) // 1000,
-        (begin - start) // 1000 if begin else -1,
-        (attempt - begin) // 1000 if attempt else -1,
-        -1,
-        (sent - attempt) // 1000 if sent else -1,
-        (head - sent) // 1000 if head else -1,
-        (first - head) // 1000 if first else -1,
-        (now - first) // 1000 if first else -1,
-        usage.prompt if usage is not None else None,
-        usage.completion if usage is not None else None,
-        usage.cached if usage is not None else None,
     )
 
 

@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import orjson
@@ -46,6 +46,9 @@ NEWLINE: Final = 0x0A
 #: What JSON leaves as it is although it breaks or turns a line on a screen: U+0080-009F (some terminals take
 #: them for escape sequences), the separators U+2028 and U+2029, the direction marks U+202A-202E, U+2066-2069.
 UNRULY: Final = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+
+
+_decode_lines: Final = msgspec.json.Decoder(dict[str, Any]).decode_lines
 
 
 class Outlet:
@@ -153,14 +156,15 @@ class AccessLog:
         return self._taken - self._done
 
     def add(self, records: Sequence[msgspec.Struct]) -> None:
-        """Queue one line for each of *records*, whose fields are short texts, numbers and None. Never waits.
+        """Queue one line for each of *records*, whose fields are short texts, numbers, None and raw JSON. Never waits.
 
         Records come many at a time: the encoder's and the writer's code runs once for many calls.
         """
-        if self._form is _json:
-            lines = tame(self._encode_lines(records))
+        lines = self._encode_lines(records)
+        if self._form is _pretty:
+            lines = b"".join(_pretty(fields) for fields in _decode_lines(lines))
         else:
-            lines = b"".join(_pretty(msgspec.structs.asdict(record)) for record in records)
+            lines = tame(lines)
         taken = self._taken + len(lines)
         if taken - self._done > self._room:
             self._dropped.value += len(records)

@@ -171,7 +171,7 @@ def test_no_hostile_message_harms_a_good_call(stage: Stage) -> None:
 
 
 def judge_upstream(made: list[Step], upstream: Upstream) -> None:
-    """Each request had one reading, was a client's own, byte for byte, and came once."""
+    """Each request had one reading, was a client's own, byte for byte, and came once; lost ones may come once more."""
     sent = {step.id: step.body for step in made if not step.attack}
     seen: Counter[str] = Counter()
     for request in upstream.requests:
@@ -180,4 +180,6 @@ def judge_upstream(made: list[Step], upstream: Upstream) -> None:
         judge_forwarded(request, body)
         seen[id] += 1
     assert sent.keys() <= seen.keys()
-    assert max(seen.values()) == 1, seen.most_common(3)
+    lost = {step.id for step in made if step.deed and EVIL[step.deed].lost}
+    twice = {id: count for id, count in seen.items() if count > 1 + (id in lost)}
+    assert not twice, twice

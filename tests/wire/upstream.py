@@ -120,6 +120,7 @@ class Upstream:
         self.before_handshake: AcceptScript | None = None
         self._tls = tls
         self._threads: dict[threading.Thread, Wire] = {}
+        self._starting = threading.Lock()
         self._listener = socket.create_server((host, port), backlog=512, reuse_port=False)
         if receive_buffer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -149,7 +150,9 @@ class Upstream:
 
     def drop_connections(self) -> None:
         """Close every connection, whatever its script is doing."""
-        for thread, wire in self._threads.copy().items():
+        with self._starting:
+            connections = self._threads.copy()
+        for thread, wire in connections.items():
             wire.drop.open()
             thread.join(5)
             assert not thread.is_alive(), "a connection of the scripted upstream does not end"
@@ -185,8 +188,9 @@ class Upstream:
 
     def _start(self, wire: Wire) -> None:
         thread = threading.Thread(target=self._serve, args=[wire], name=f"wire-{self.host}:{self.port}", daemon=True)
-        self._threads[thread] = wire
-        thread.start()
+        with self._starting:  # whoever closes this upstream meanwhile finds no thread that cannot be joined yet
+            self._threads[thread] = wire
+            thread.start()
 
     def _serve(self, wire: Wire) -> None:
         try:
