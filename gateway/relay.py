@@ -33,6 +33,9 @@ COMMENT: Final = b": keep-alive\n\n"
 _CLOSE: Final = b"connection: close\r\n"
 _KEEP: Final = b"connection: keep-alive\r\n"
 
+#: Milliseconds with their thousandths cost a third of what formatting a float does.
+_THOUSANDTHS: Final = tuple(b".%03d" % thousandths for thousandths in range(1000))
+
 _LAST_BODY: Final = error_body("The gateway failed to serve the call.", Kind.INTERNAL.type, Kind.INTERNAL.code)
 #: Said when a step raised: made beforehand, since the steps that make answers cannot be trusted then.
 LAST_WORDS: Final = (
@@ -103,9 +106,11 @@ def relay_whole(call: Call, attempt: Attempt, head: ResponseHead, body: bytes, d
     """
     client = call.client
     call.status = head.status
-    call.bytes_out = len(body)
+    call.bytes_out = size = len(body)
+    ours = (call.at_attempt - call.at_begin) // 1000
+    theirs = (call.at_head - call.at_sent) // 1000
     client.answer(
-        b"%b%b%bx-request-id: %b\r\nx-trace-id: %b\r\n%b%bserver-timing: gw;dur=%.3f, up;dur=%.3f\r\n"
+        b"%b%b%bx-request-id: %b\r\nx-trace-id: %b\r\n%b%bserver-timing: gw;dur=%d%b, up;dur=%d%b\r\n"
         b"%bcontent-length: %d\r\n\r\n%b"
         % (
             STATUS_LINES[head.status],
@@ -115,10 +120,12 @@ def relay_whole(call: Call, attempt: Attempt, head: ResponseHead, body: bytes, d
             call.trace,
             attempt.peer.answer_line,
             call.answer_lines,
-            (call.at_attempt - call.at_begin) * 1e-6,
-            (call.at_head - call.at_sent) * 1e-6,
+            ours // 1000,
+            _THOUSANDTHS[ours % 1000],
+            theirs // 1000,
+            _THOUSANDTHS[theirs % 1000],
             b"" if client.reusable and client.chunked else _KEEP if client.reusable else _CLOSE,
-            len(body),
+            size,
             body,
         )
     )

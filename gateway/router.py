@@ -46,7 +46,7 @@ class Router:
             model = call.model
             route = self.routes.exact.get(model) or self.routes.find(model)
             principal = call.principal
-            if route is None or (principal is not None and not principal.may_use(model)):
+            if route is None or not (principal is None or principal.judged.get(model) or principal.may_use(model)):
                 return why_not_served(model, route, self.routes)
             if route.choices:
                 route = self._choose(call, route)

@@ -26,7 +26,7 @@ _WILD: Final = re.compile(r"[*?\[]")
 class Principal:
     """The holder of one key."""
 
-    __slots__ = ("_digest", "_every", "_exact", "_memo", "_pattern", "name", "passthrough")
+    __slots__ = ("_digest", "_every", "_exact", "_pattern", "judged", "name", "passthrough")
 
     def __init__(self, name: str, digest: bytes, allowed_models: Iterable[str], passthrough: bool) -> None:
         allowed = frozenset(allowed_models)
@@ -40,11 +40,12 @@ class Principal:
         self._exact = allowed.difference(wild)
         self._pattern = re.compile("|".join(map(fnmatch.translate, wild))) if wild else None
         # observed
-        self._memo: dict[str, bool] = {}
+        #: What `may_use` said before: looked into first where each call counts.
+        self.judged: dict[str, bool] = {}
 
     def may_use(self, model: str) -> bool:
         """True where *model* is one of the allowed names, or matches one of the allowed wildcards."""
-        known = self._memo.get(model)
+        known = self.judged.get(model)
         return known if known is not None else self._judge(model)
 
     def _judge(self, model: str) -> bool:
@@ -52,9 +53,9 @@ class Principal:
         if not allowed and self._pattern is not None:
             allowed = self._pattern.match(model) is not None
         if len(model) <= _MEMO_LENGTH:
-            if len(self._memo) >= _MEMO_SIZE:
-                self._memo.clear()
-            self._memo[model] = allowed
+            if len(self.judged) >= _MEMO_SIZE:
+                self.judged.clear()
+            self.judged[model] = allowed
         return allowed
 
     def __repr__(self) -> str:

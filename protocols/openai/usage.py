@@ -65,15 +65,13 @@ class Usage(msgspec.Struct):
 
 def usage_of_answer(body: bytes) -> Usage | None:
     """The usage of a whole answer; None where there is none, or the body is not what it seems."""
-    if len(body) > USAGE_WINDOW or not body.startswith(b"{"):
+    if len(body) > USAGE_WINDOW or body[:1] != b"{":
         return find_usage(body[-USAGE_WINDOW:])
     try:
         wire = _decode_answer(body).usage
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if wire is None:
-        return None
-    return _from_wire(wire)
+    return None if wire is None else _from_wire(wire)
 
 
 def find_usage(window: bytes) -> Usage | None:

@@ -137,8 +137,8 @@ def test_what_is_remembered_is_bounded_in_number_and_length() -> None:
         assert principal.may_use(f"gpt-{count}")
         assert not principal.may_use(f"llama-{count}")
     assert principal.may_use("gpt-" + "x" * 10_000)
-    assert len(principal._memo) <= module._MEMO_SIZE
-    assert max(map(len, principal._memo)) <= module._MEMO_LENGTH
+    assert len(principal.judged) <= module._MEMO_SIZE
+    assert max(map(len, principal.judged)) <= module._MEMO_LENGTH
 
 
 def test_no_repr_shows_a_key_or_its_digest() -> None:
