@@ -44,7 +44,7 @@ _Over = tuple[Call, Attempt | None, str, int]
 _Key = tuple[Endpoint, bytes, int, str, str | None, Peer | None, Route | None, Principal | None, str, str, bool]
 
 
-class AccessLine(msgspec.Struct):
+class AccessLine(msgspec.Struct, gc=False):
     """The line that every call leaves. Durations are whole microseconds, -1 where a phase was never reached.
 
     t_read: from the first byte of the request to the last. t_admit: until the first attempt. t_connect: until the

@@ -248,7 +248,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _release(self, clean: bool) -> None:
         """Go back to the pool, or close: the one place from which a connection is reused."""
-        transport = self._transport
+        transport, is_closing = self._transport, self.is_closing
         assert transport is not None
         self._receiver = self._decoder = None
         if self._paused:
@@ -256,7 +256,7 @@ class UpstreamConnection(asyncio.Protocol):
         if (
             clean
             and self._persistent
-            and not self.is_closing()
+            and not is_closing()
             and transport.get_write_buffer_size() == 0  # the request was written to its end
             and self._pool.give(self)
         ):

@@ -28,11 +28,14 @@ _OBJECT: Final = re.compile(rb'"usage"\s{0,8}:\s{0,8}(\{[^{}]{0,1024}(?:\{[^{}]{
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class _Details(msgspec.Struct):
+# None of these can be part of a cycle, so the collector need not know them.
+
+
+class _Details(msgspec.Struct, gc=False):
     cached_tokens: Count | None = None
 
 
-class _WireUsage(msgspec.Struct):
+class _WireUsage(msgspec.Struct, gc=False):
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
     input_tokens: Count = 0
@@ -46,7 +49,7 @@ class _Chunk(msgspec.Struct):
     usage: _WireUsage | None = None
 
 
-class _Answer(msgspec.Struct):
+class _Answer(msgspec.Struct, gc=False):
     usage: _WireUsage | None = None
 
 
@@ -55,7 +58,7 @@ _decode_answer: Final = msgspec.json.Decoder(_Answer).decode
 _chunk_decoder: Final = msgspec.json.Decoder(_Chunk)
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, gc=False):
     """Tokens of one call, as the backend counted them."""
 
     prompt: int
