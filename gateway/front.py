@@ -170,6 +170,7 @@ class Front:
         if shedding.closes:
             call.client.reusable = False
         return shedding.fault
+
     def _make_id(self) -> bytes:
         """32 hexadecimal digits at random; others are kept for later."""
         digits = hexlify(randbytes(16 * _IDS))

@@ -20,7 +20,8 @@ from gateway.observe.counters import Counter, Measures
 from gateway.observe.logs import Stamp
 from gateway.routing.endpoints import Body, Endpoint
 from gateway.routing.peer import Peer, PeerState, Standing
-from gateway.routing.routes import Group, Policy, Route
+from gateway.routing.retry import RetryBudget
+from gateway.routing.route import Group, Policy, Route
 from gateway.settle import KINDS_LIMIT, Settler
 from protocols.http1.request import Request
 from protocols.http1.response import ResponseHead
@@ -29,7 +30,8 @@ from protocols.openai.usage import Usage
 CHAT = Endpoint("/v1/chat/completions")
 STATE = PeerState(Standing())
 PEERS = [Peer(cast("Backend", SimpleNamespace(name=name)), f"http://{name}:1", 1, STATE) for name in ("one", "two")]
-POLICY = Policy(cast("Any", None), tries=1, inject_usage=False, first_byte=0, idle=0, total=0)
+BUDGET = RetryBudget(0.2, lambda: 0)
+POLICY = Policy(cast("Any", None), tries=1, on=(), budget=BUDGET, inject_usage=False, first_byte=0, idle=0, total=0)
 ROUTES = [Route(label, [Group("one", PEERS, POLICY, {})], None) for label in ("m", "n*")]
 
 MEMBERS = (
