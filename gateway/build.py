@@ -26,7 +26,7 @@ from gateway.observe.processes import HostProcesses
 from gateway.observe.rows import HostRows
 from gateway.observe.shared import SharedCounts
 from gateway.overload import Bounds, Overload
-from gateway.page import BEAT, CONNECTIONS, GENERATION, LAG, MEMORY, PID, Seat, alone
+from gateway.page import BEAT, CONNECTIONS, GENERATION, LAG, LEAVING, MEMORY, PID, STATE, Seat, alone
 from gateway.proxy import Proxy
 from gateway.settle import Settler
 from gateway.upstream.discovery import Discovery
@@ -96,6 +96,11 @@ class Gateway:
         self.overload.bounds = _bounds(generation.config.overload, self.seat.workers)
         self.estate.take_over(generation.upstreams)
 
+    def retire(self) -> None:
+        """Others take the new connections; each client that is here is answered once more."""
+        self.seat.row.cells[STATE] = LEAVING
+        self.clients.wear_out()
+
     def accept(self) -> asyncio.Protocol:
         """The protocol of a socket that was accepted."""
         return self.arrivals.connection() if self.arrivals.terms.asked else self.clients.connection()
@@ -138,14 +143,18 @@ class Gateway:
         clock.every_sweep(self.arrivals.sweep)
         clock.every_sweep(self.estate.sweep)
         clock.every_sweep(self.estate.resolver.sweep)
-        clock.every_sweep(lambda now: self.settler.count())
-        clock.every_sweep(lambda now: measures.registry.fold())
+        clock.every_sweep(lambda now: self.publish())
         clock.every_sweep(lambda now: self.lines.flush())
-        clock.every_sweep(lambda now: self.shared.publish())
         clock.every_sweep(self.estate.host.sweep)
         clock.every_sweep(self.overload.sweep)
         clock.every_sweep(self._report)
         clock.every_sweep(self._even_out)
+
+    def publish(self) -> None:
+        """Let the page have all that was counted: at each sweep, and at the end, or that of the last one were lost."""
+        self.settler.count()
+        self.measures.registry.fold()
+        self.shared.publish()
 
     def _report(self, now: float) -> None:
         """Tell the others that the loop turns, how late, and what memory is used."""
@@ -161,7 +170,7 @@ class Gateway:
         if workers == 1 or own <= SKEW_FLOOR:
             self._skewed = 0
             return
-        others = [neighbour.cells[CONNECTIONS] for neighbour in page.neighbours(row)]
+        others = [one.cells[CONNECTIONS] for one in page.serving() if one.number != row.number]
         fair = (own + sum(others)) / (1 + len(others))
         self._skewed = self._skewed + 1 if own > SKEW * fair else 0
         if self._skewed >= SKEW_SWEEPS:

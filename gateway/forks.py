@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 from gateway import channel, deathsig
 from gateway.channel import Channel
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 
 
 class Forks:
@@ -28,15 +28,31 @@ class Forks:
         self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def listen(self) -> None:
-        """Let signals wake the selector; `signals` tells which came."""
+        """Let signals wake the selector; `signals` tells which came. Those that a predecessor held come now."""
+        signal.set_wakeup_fd(self._waker)
         for one in SIGNALS:
             signal.signal(one, _noted)
-        signal.set_wakeup_fd(self._waker)
         self._selector.register(self._woken, selectors.EVENT_READ)
+        self.let_go()
 
     def signals(self) -> list[signal.Signals]:
         """Those that came, in their order."""
         return [signal.Signals(number) for number in os.read(self._woken, 4096)]
+
+    def hold(self, more: Iterable[signal.Signals]) -> None:
+        """Let signals wait, those that came and were not told yet too, and *more*: a program that takes this process
+        over gets them (signal(7): what waits, and that it waits, outlives an exec)."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            told = self.signals()
+        except BlockingIOError:
+            told = []
+        for one in (*told, *more):
+            os.kill(os.getpid(), one)
+
+    def let_go(self) -> None:
+        """End `hold`."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def close(self) -> None:
         signal.set_wakeup_fd(-1)
@@ -69,7 +85,7 @@ class Forks:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             # These reach the whole process group, from a terminal or a service manager: the supervisor alone decides
             # what they mean, and tells.
-            for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for one in SIGNALS[:-1]:
                 signal.signal(one, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             deathsig.die_with(parent)

@@ -1,7 +1,7 @@
 """Accepting, as long as there are file descriptors to serve what is accepted.
 
-Owns the listening of one worker: begun, paused, ended. It refuses the sockets themselves (`gateway.listener`) and what
-becomes of an accepted one. Made by `gateway.worker`.
+Owns the listening of one worker, on all its sockets: begun, paused, ended. It refuses the sockets themselves
+(`gateway.listener`) and what becomes of an accepted one. Made by `gateway.worker`.
 
 A process without descriptors accepts nothing and connects nowhere: it answers every call with an error, and its peers
 seem dead to it. So the gate closes before that, at nine tenths of the limit; who knocks meanwhile waits in the kernel's
@@ -14,7 +14,7 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway.observe.counters import Counter
@@ -30,7 +30,7 @@ class Gate:
 
     def __init__(
         self,
-        sock: socket.socket,
+        socks: Sequence[socket.socket],
         backlog: int,
         accept: Callable[[], asyncio.Protocol],
         used: Callable[[], int],
@@ -38,7 +38,7 @@ class Gate:
         log: Log,
     ) -> None:
         # process
-        self._sock = sock
+        self._socks = socks
         self._backlog = backlog
         self._accept = accept
         self._used = used
@@ -47,8 +47,8 @@ class Gate:
         #: Descriptors that are no connections.
         self._base = 0
         self._limit = 0
-        # None while accepting is paused, or over
-        self._server: asyncio.Server | None = None
+        # empty while accepting is paused, or over
+        self._servers: list[asyncio.Server] = []
         self._opening: asyncio.Task[None] | None = None
         self._over = False
 
@@ -57,13 +57,21 @@ class Gate:
         loop = asyncio.get_running_loop()
         self._base = self._base or len(os.listdir("/proc/self/fd"))
         self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        create = loop.create_unix_server if self._sock.family == socket.AF_UNIX else loop.create_server
-        # A copy: closing a server closes its socket.
-        server = await create(self._take, sock=self._sock.dup(), backlog=self._backlog)
+        try:
+            for sock in self._socks:
+                create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+                # A copy: closing a server closes its socket.
+                self._servers.append(await create(self._take, sock=sock.dup(), backlog=self._backlog))
+        except BaseException:
+            self._shut()
+            raise
         if self._over:
+            self._shut()
+
+    def _shut(self) -> None:
+        for server in self._servers:
             server.close()
-        else:
-            self._server = server
+        self._servers.clear()
 
     def _take(self) -> asyncio.Protocol:
         if self._share() >= FULL:
@@ -75,9 +83,8 @@ class Gate:
         return (self._base + self._used()) / self._limit
 
     def _pause(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._servers:
+            self._shut()
             self._pauses.value += 1
             self._log.warning("accepting pauses: too few file descriptors are left", limit=self._limit)
 
@@ -87,7 +94,7 @@ class Gate:
         share = self._share()
         if share >= FULL:
             self._pause()
-        elif share < ROOM and self._server is None and not self._over and self._opening is None:
+        elif share < ROOM and not self._servers and not self._over and self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self.open())
             self._opening.add_done_callback(self._opened)
 
@@ -101,9 +108,7 @@ class Gate:
     def close(self) -> None:
         """Accept no more, ever."""
         self._over = True
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._shut()
 
 
 def raise_limit() -> None:

@@ -1,29 +1,38 @@
 """One host: listeners, page, workers and their supervisor, put together.
 
-Owns how many workers there are, and what is made before the first of them is. It refuses to watch them
-(`gateway.supervisor`) and to serve (`gateway.worker`). Called by `gateway.cli.serve`.
+Owns how many workers there are, what is made before the first of them is, and what of it is taken over from the
+process that this one was before an upgrade. It refuses to watch workers (`gateway.supervisor`) and to serve
+(`gateway.worker`). Called by `gateway.cli.serve`.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from gateway import worker
+import msgspec
+
+from gateway import __version__, upgrade, worker
 from gateway.build import Gateway
-from gateway.channel import Channel
+from gateway.channel import Channel, Judged, packed, unpacked
 from gateway.config.changes import changed_keys, keep_settled, settled
 from gateway.config.schema import WORKERS_LIMIT, Config
 from gateway.gate import raise_limit
-from gateway.listener import Listener
+from gateway.listener import Listener, ListenError, Listening, is_beside, is_there, judge
 from gateway.observe.access import DirectLines, outlet
 from gateway.observe.logs import Level, Log, Stamp
-from gateway.page import Page, Seat
+from gateway.page import LAYOUT, Page, PageError, Seat
 from gateway.supervisor import Supervisor
+from gateway.upgrade import State, Succession, UpgradeError
 
+#: Rows of the page for each worker, and at least: predecessors of an upgrade keep theirs while they drain, for minutes,
+#: and another may change the number of workers. Untouched ones take no memory.
+ROWS_EACH: Final = 4
+ROWS_LEAST: Final = 32
 #: Where a control group tells how much processor time its members may have: quota and period, microseconds.
 _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
@@ -43,50 +52,144 @@ class _Reading:
         keys = list(changed_keys(old, new))
         news: dict[str, object] = {"changed": ", ".join(keys) or "nothing"}
         if fixed := settled(keys):
-            news["after_restart"] = ", ".join(fixed)
+            news["after_upgrade"] = ", ".join(fixed)
         return keep_settled(old, new), news
+
+
+class _Listeners:
+    """Where clients connect, and where they did before an upgrade that changed the address."""
+
+    def __init__(self, now: Listener, former: Listener | None) -> None:
+        self.now = now
+        self._former = former
+
+    def close(self) -> None:
+        self.now.close()
+        self.close_former()
+
+    def close_former(self) -> None:
+        if self._former is not None:
+            self._former.close()
+            self._former = None
+
+    def keep(self, number: int, count: int) -> list[socket.socket]:
+        """In a worker: only its share stays open."""
+        share = self.now.share(number, count)
+        for sock in (*self.now.socks, *(self._former.socks if self._former is not None else ())):
+            if sock not in share:
+                sock.close()
+        return share
 
 
 def run(load: Callable[[], Config], ready: Callable[[str], None]) -> int:
     """Serve what *load* gives until a signal ends it. Returns the exit status.
 
     *ready* is told the URL once every worker accepts. Raises what *load* raises, `ListenError` where the address
-    cannot be used, `OSError` or `ValueError` where a worker cannot start.
+    cannot be used, `OSError` or `ValueError` where a worker cannot start. In a process that an upgrade has started,
+    what runs already is judged or taken over (`gateway.upgrade`).
     """
-    config = load()
+    order = upgrade.order()
+    if order is None:
+        return _serve(load, ready, None)
+    if order.control is None:
+        return _serve(load, ready, order.state)
+    order.control.sock.setblocking(True)
+    order.control.send(_tried(load, order.state))
+    return 0
+
+
+def _tried(load: Callable[[], Config], state: State) -> Judged:
+    """Whether this code can take over from the gateway whose *state* it is."""
+    try:
+        config = load()
+        Gateway(config)
+        count = _count(config)
+        free = state.rows - len(state.children)
+        if state.layout == LAYOUT and free < count:
+            draining = f"{len(state.children)} workers live, those among them that still drain after former upgrades"
+            raise UpgradeError(f"{draining}; the shared page has room for {free} more, and {count} are needed")
+        if not is_there(state.listening, config.server):
+            judge(state.listening, config.server)
+        return Judged(packed(config), version=__version__)
+    except Exception as error:  # whatever it is: the running version stays
+        return Judged(refusal=str(error) or repr(error))
+
+
+def _serve(load: Callable[[], Config], ready: Callable[[str], None], former: State | None) -> int:
+    config = load() if former is None else unpacked(former.config)
     raise_limit()
-    count = config.server.workers or min(usable_cores(), WORKERS_LIMIT)
-    listener = Listener(config.server, count)
-    # The first row is the supervisor's. A successor has one of its own while its predecessor drains.
-    page = Page.make(2 * count + 1)
+    count = _count(config)
+    if former is None:
+        listeners = _Listeners(Listener(config.server, count), None)
     lines = DirectLines([outlet(name) for name in config.logging.output], config.logging.format)
     log = Log(lines, Level[config.logging.level.upper()], Stamp())
+    if former is not None:
+        config, listeners = _taken_listeners(former.listening, config, count, log)
+    listener = listeners.now
+    page, same_page = _page(former, count, log)
 
     def serve(number: int, generation: int, config: Config, seat: Seat, control: Channel) -> int:
-        sock = listener.socks[number]
-        for other in listener.socks:
-            if other is not sock:
-                other.close()
+        socks = listeners.keep(number, count)
         lines.close()
-        return worker.run(config, generation, sock, seat, control)
+        return worker.run(config, generation, socks, seat, control)
 
     def on_ready() -> None:
-        log.info("listening", url=listener.url, workers=count)
-        ready(listener.url)
+        if former is None:
+            log.info("listening", url=listener.url, workers=count)
+            ready(listener.url)
+        else:
+            log.info("upgraded", url=listener.url, workers=count, version=__version__, generation=generation)
 
-    supervisor = Supervisor(count, config, page, serve, _Reading(load), on_ready=on_ready, log=log)
-    supervisor.stop_listening = listener.close
+    generation = 1 if former is None else former.generation + 1
+    reading, succession = _Reading(load), Succession(page, listener)
+    supervisor = Supervisor(
+        count, config, page, serve, reading, succession, listeners, on_ready=on_ready, log=log, generation=generation
+    )
+    if former is not None:
+        supervisor.take(former.children, same_page=same_page)
     # What is shared with the workers stays shared: the collector touches none of it.
     gc.collect()
     gc.freeze()
     try:
         status = supervisor.run()
     finally:
-        listener.close()
+        listeners.close()
     if supervisor.failure:
         raise ValueError(supervisor.failure)
     log.info("stopped")
     return status
+
+
+def _taken_listeners(former: Listening, config: Config, count: int, log: Log) -> tuple[Config, _Listeners]:
+    """What *former* left, and what *config* asks for beside it: a place that cannot be had leaves the former one."""
+    replace = msgspec.structs.replace
+    server, before = config.server, replace(config.server, host=former.host, port=former.port)
+    if not is_there(former, server):
+        try:
+            now = Listener(server, count, beside=is_beside(former, server))
+            return config, _Listeners(now, Listener(before, 0, former))
+        except ListenError as error:
+            log.warning("the former address stays", reason=str(error))
+            config = replace(config, server=before)
+    now = Listener(config.server, count, former)
+    if now.flaw:
+        log.warning("the listener is not all that it should be", reason=now.flaw)
+    return config, _Listeners(now, None)
+
+
+def _page(former: State | None, count: int, log: Log) -> tuple[Page, bool]:
+    """The page, and whether it is the *former* one."""
+    if former is not None:
+        try:
+            return Page(former.page), True
+        except PageError as error:
+            os.close(former.page)
+            log.warning("what was counted begins anew", reason=str(error))
+    return Page.make(1 + max(ROWS_EACH * count, ROWS_LEAST)), False
+
+
+def _count(config: Config) -> int:
+    return config.server.workers or min(usable_cores(), WORKERS_LIMIT)
 
 
 def usable_cores() -> int:

@@ -1,7 +1,8 @@
 """The page: memory that all workers of one host share.
 
 Owns the layout, the rows, the directories and the lock. It refuses to know what is counted (`gateway.observe.shared`)
-and who lives (`gateway.supervisor`). The supervisor makes one page; a worker is handed it with the number of its row.
+and who lives (`gateway.crew`). The supervisor makes one page; a worker is handed it with the number of its row. An
+upgrade keeps it: processes of two versions may write to it, each to its own row.
 
 Two kinds of cells. **Own cells** stand in a row and have one writer, the process that the row belongs to (but for its
 PID, which the supervisor writes): aligned int64 written through a memoryview that was cast to "q", which the processor
@@ -21,7 +22,7 @@ from typing import Final, NamedTuple
 
 _CELL: Final = 8
 _MAGIC: Final = 0x48454144_52414345  # "HEADRACE"
-#: Another number where the layout changes: an upgrade then begins with a new page.
+#: Another number where the layout changes, or the bounds of a histogram: an upgrade then begins with a new page.
 LAYOUT: Final = 2
 
 # The header's cells.
@@ -232,6 +233,13 @@ class Page:
                 yield
             finally:
                 self._header[_FOLDS_CELL] += 1
+
+    def free(self) -> Row:
+        """A row that nobody has. Raises `PageError` where there is none."""
+        for row in self.rows[1:]:  # the first one is the supervisor's
+            if not row.cells[PID]:
+                return row
+        raise PageError("the shared page has no free row: too many former workers still drain")
 
     def neighbours(self, own: Row) -> list[Row]:
         """The rows of the other processes that live."""

@@ -1,10 +1,10 @@
-"""The parent: it keeps the listeners and the page, starts workers, restarts the dead, and passes signals on.
+"""The parent: it decides when workers live and leave, what they serve, and passes signals on.
 
-Owns the processes. It serves no traffic, runs no loop of asyncio's and no thread, so that it may fork at any time. It
-refuses to know what a worker does (`gateway.worker`). Called by `gateway.cli.serve`.
+Owns the decisions. It serves no traffic, runs no loop of asyncio's and no thread, so that it may fork at any time. It
+refuses to know what a worker does (`gateway.worker`), to keep the children's books (`gateway.crew`) and to execute new
+code (`gateway.upgrade`). Called by `gateway.host`.
 
-A listener is opened once and kept to the end: closing one resets what it had not accepted. Worker k and its successor
-inherit listener k, so what waits there while a worker is dead is served by the next one.
+A reload and an upgrade are changes, and there is one change at a time: a signal that comes meanwhile waits for its end.
 """
 
 from __future__ import annotations
@@ -17,21 +17,18 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-from gateway.channel import Adopt, Adopted, Channel, Closing, Failed, Judged, Leave, Ready
+from gateway import __version__
+from gateway.channel import Adopt, Adopted, Channel, Closing, Failed, Judged, Message, Ready, packed, unpacked
 from gateway.config.schema import Config
+from gateway.crew import PATIENCE, Child, Crew, Life, Note, Tell
 from gateway.forks import Forks
-from gateway.observe.shared import bury
-from gateway.page import PID, Page, PageError, Row, Seat
+from gateway.page import Page, Row, Seat
+from gateway.upgrade import Succession, last_word
 
-#: Seconds until a dead worker is replaced: doubled with each death in a row, up to the limit.
-BACK_OFF: Final = 0.05
-BACK_OFF_LIMIT: Final = 2.0
-#: A worker that lived so many seconds was not ill from birth.
-WELL_AFTER: Final = 5.0
+#: Seconds in which new code must start, read the configuration and try it: on a machine that is busy, too.
+TRIAL_TIME: Final = 30.0
 #: Deaths in a row of a worker that never served: then the gateway cannot start.
 STILLBIRTHS_LIMIT: Final = 3
-#: Seconds in which a configuration must be read and tried, and a worker end beyond the time that it was given.
-PATIENCE: Final = 10.0
 
 
 class Serve(Protocol):
@@ -50,45 +47,27 @@ class Reading(Protocol):
         """What of *new* can be served beside *old*, and what the log is to say of the change."""
 
 
-class Tell(Protocol):
-    """The log of the supervisor."""
+class Listening(Protocol):
+    """Where clients connect. Both are harmless when done before."""
 
-    def info(self, text: str, /, **fields: object) -> None: ...
-    def warning(self, text: str, /, **fields: object) -> None: ...
-
-
-class Child:
-    """One worker, as its parent sees it."""
-
-    __slots__ = ("at_start", "channel", "generation", "number", "pid", "ready", "replaced", "row")
-
-    def __init__(self, number: int, pid: int, row: Row, channel: Channel, generation: int) -> None:
-        self.number = number
-        #: What it has acknowledged.
-        self.generation = generation
-        self.pid = pid
-        self.row = row
-        self.channel = channel
-        self.at_start = time.monotonic()
-        self.ready = False
-        #: Its successor is started already.
-        self.replaced = False
-
-    def __repr__(self) -> str:
-        return f"<Child {self.number} pid={self.pid} {'ready' if self.ready else 'starting'}>"
+    def close(self) -> None: ...
+    def close_former(self) -> None:
+        """Close what former workers alone accept on."""
 
 
-class Judge(NamedTuple):
-    """The process that reads the configuration again."""
+class Errand(NamedTuple):
+    """A process that is to tell one thing: whether a configuration, or new code, can be served."""
 
     pid: int
     channel: Channel
-    #: Monotonic seconds at which it must be done.
+    #: Seconds that it was given, and monotonic seconds at which it must be done.
+    time: float
     deadline: float
+    done: Callable[[Judged], None]
 
 
 class Supervisor:
-    """Runs *count* workers under *config* until a signal ends them."""
+    """Runs *count* workers under *config* until a signal ends them, or new code takes over."""
 
     def __init__(
         self,
@@ -97,146 +76,142 @@ class Supervisor:
         page: Page,
         serve: Serve,
         reading: Reading,
+        succession: Succession,
+        listening: Listening,
         *,
         on_ready: Callable[[], None],
         log: Tell,
+        generation: int = 1,
     ) -> None:
         # given
         self._reading = reading
-        self._count = count
+        self._succession = succession
+        self._listening = listening
         self._page = page
         self._serve = serve
         self._on_ready = on_ready
         self._log = log
-        #: Closes every listener, from the first worker's last accept on; harmless when done before.
-        self.stop_listening: Callable[[], None] = _nothing
         # by the present generation
         self._config = config
-        self._generation = 1
-        # while a configuration is read again
-        self._judge: Judge | None = None
-        self._read_again = False
-        #: What the log is to say once every worker has taken the new generation over; None: it is said.
+        self._generation = generation
+        # while something changes
+        #: Signals that ask for a change, in their order.
+        self._wanted: list[signal.Signals] = []
+        self._errand: Errand | None = None
+        #: What the log is to say once every worker has taken the new generation over, and when those that have not
+        #: are replaced, monotonic seconds; None: it is said.
         self._news: dict[str, object] | None = None
+        self._news_due = math.inf
         # while it runs
         self._selector = selectors.DefaultSelector()
         self._forks = Forks(self._selector, self._channels)
-        self._children: dict[int, Child] = {}
-        #: Worker's number -> when it is started again, monotonic seconds.
-        self._due: dict[int, float] = {}
-        self._deaths = [0] * count
+        self._crew = Crew(count, page, self._forks, self._selector, self._be_worker, log)
+        #: It has served: what keeps workers from starting now is no reason to give up.
+        self._served = False
         self._told_ready = False
-        #: How often all were told to leave, and when those that stay are killed, monotonic seconds.
+        #: How often all were told to leave.
         self._leaving = 0
-        self._killing_at = math.inf
-        #: The dead whose sums could not be moved, since a process that hangs held the page's lock.
-        self._unburied: list[Row] = []
         #: Why no worker could start.
         self.failure = ""
 
+    def take(self, notes: list[Note], *, same_page: bool) -> None:
+        """Take the children of the supervisor that was this process before; called once, before `run`."""
+        self._crew.take(notes, same_page=same_page)
+        self._served = True
+
     def run(self) -> int:
         """Start the workers and keep them running. Returns the exit status once all have ended."""
+        self._crew.call_all()
         self._forks.listen()
-        for number in range(self._count):
-            self._due[number] = 0.0
-        self._restart()
-        while self._children or self._due:
+        self._reap()  # who ended while nobody listened
+        while self._crew.children or self._crew.due:
             for key, events in self._selector.select(self._patience()):
                 self._attend(key, events)
-            self._restart()
             self._look_at_the_clock()
+            self._change()
+            self._restart()
         self._forks.close()
         self._selector.close()
         return 2 if self.failure else 0
 
     def _channels(self) -> list[Channel]:
-        judging = [self._judge.channel] if self._judge is not None else []
-        return [child.channel for child in self._children.values()] + judging
+        return [*self._crew.channels, *([self._errand.channel] if self._errand is not None else [])]
 
     def _attend(self, key: selectors.SelectorKey, events: int) -> None:
-        if isinstance(key.data, Judge):
-            self._hear_judge(key.data)
-        elif not isinstance(key.data, Child):
+        if isinstance(key.data, Errand):
+            self._hear_errand(key.data)
+        elif isinstance(key.data, Child):
+            for message in self._crew.attend(key.data, events):
+                self._hear(key.data, message)
+        else:
             for sent in self._forks.signals():
                 self._signalled(sent)
-        elif key.data.pid in self._children:  # it may have been buried a moment ago
-            if events & selectors.EVENT_WRITE:
-                key.data.channel.flush()
-                self._watch(key.data)
-            if events & selectors.EVENT_READ:
-                self._hear(key.data)
 
     def _patience(self) -> float | None:
         """Seconds until something is due; None where nothing is."""
-        judging = self._judge.deadline if self._judge is not None else math.inf
-        burying = time.monotonic() + BACK_OFF_LIMIT if self._unburied else math.inf
-        first = min([self._killing_at, judging, burying, *self._due.values()])
+        errand = self._errand.deadline if self._errand is not None else math.inf
+        first = min([errand, self._news_due, *self._crew.dates()])
         return max(0.0, first - time.monotonic()) if first < math.inf else None
 
     def _look_at_the_clock(self) -> None:
-        """End what hangs, and bury whom it kept from it."""
+        """End what hangs."""
         now = time.monotonic()
-        if now >= self._killing_at:
-            self._killing_at = math.inf
-            for pid in self._children:
-                self._log.warning("a worker does not end and is killed", pid=pid)
-                os.kill(pid, signal.SIGKILL)
-        if self._judge is not None and now >= self._judge.deadline:
-            os.kill(self._judge.pid, signal.SIGKILL)
-            self._judged(Judged(None, f"it could not be read within {PATIENCE:.0f} s"))
-        unburied, self._unburied = self._unburied, []
-        for row in unburied:
-            self._move_sums(row)
+        self._crew.look_at_the_clock()
+        if self._errand is not None and now >= self._errand.deadline:
+            os.kill(self._errand.pid, signal.SIGKILL)
+            self._told(Judged(refusal=f"there was no verdict within {self._errand.time:.0f} s"))
+        if now >= self._news_due:
+            for child in self._late():
+                self._log.warning("a worker does not take the configuration over and is replaced", pid=child.pid)
+                self._crew.replace(child)
+            self._tell_news()
 
     # Workers' lives.
 
-    def _start(self, number: int) -> None:
-        row = next(row for row in self._page.rows[1:] if not row.cells[PID])
-        pid, ours = self._forks.start(lambda control: self._be_worker(number, row, control))
-        row.cells[PID] = pid
-        child = self._children[pid] = Child(number, pid, row, ours, self._generation)
-        self._selector.register(ours, selectors.EVENT_READ, child)
+    def _restart(self) -> None:
+        self._crew.restart(self._generation, self._config.server.drain_timeout)
 
     def _be_worker(self, number: int, row: Row, control: Channel) -> int:
         page = Page(self._page.fd)
-        seat = Seat(page, page.rows[row.number], self._count)
+        seat = Seat(page, page.rows[row.number], self._crew.count)
         return self._serve(number, self._generation, self._config, seat, control)
 
-    def _send(self, child: Child, message: Adopt | Leave) -> None:
-        child.channel.send(message)
-        self._watch(child)
+    def _hear(self, child: Child, message: Message) -> None:
+        match message:
+            case Ready():
+                child.hears(Life.SERVING)
+                self._look_at_the_crew()
+            case Failed(text) if not self._served:
+                self.failure = text
+                self._leave()
+            case Failed(text):
+                self._log.warning("a worker cannot start", worker=child.number, reason=text)
+            case Closing():
+                child.hears(Life.CLOSED)
+                self._look_at_the_listeners(child)
+            case Adopted(generation, refusal):
+                self._adopted(child, generation, refusal)
 
-    def _watch(self, child: Child) -> None:
-        """Read from *child*; and write, while it has not taken all that it was told."""
-        if child.channel in self._selector.get_map():  # not once it closed its end
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.channel.has_unsent else 0)
-            self._selector.modify(child.channel, wanted, child)
-
-    def _hear(self, child: Child) -> None:
-        messages = child.channel.receive()
-        if messages is None:
-            self._selector.unregister(child.channel)  # it ends; SIGCHLD tells when it has
+    def _look_at_the_crew(self) -> None:
+        """Once every number's worker serves, the host is ready, and those that were replaced may go."""
+        if self._leaving or not self._crew.complete:
             return
-        for message in messages:
-            match message:
-                case Ready():
-                    child.ready = True
-                    if not self._told_ready and sum(one.ready for one in self._children.values()) == self._count:
-                        self._told_ready = True
-                        self._on_ready()
-                case Failed(text) if not self._told_ready:
-                    self.failure = text
-                    self._leave()
-                case Failed(text):
-                    self._log.warning("a worker cannot start", worker=child.number, reason=text)
-                case Closing() if self._leaving:
-                    self.stop_listening()
-                case Closing():
-                    # It drains by itself: what comes to its listener meanwhile is its successor's.
-                    child.replaced = True
-                    self._due[child.number] = 0.0
-                case Adopted(generation, refusal):
-                    self._adopted(child, generation, refusal)
+        self._served = True
+        if not self._told_ready:
+            self._told_ready = True
+            self._on_ready()
+        self._crew.hand_over()
+        self._look_at_the_listeners(None)
+
+    def _look_at_the_listeners(self, closed: Child | None) -> None:
+        """Close the listeners on which nobody accepts: *closed* has ended that, or everybody has whom it concerns."""
+        children = self._crew.children.values()
+        if self._leaving and (
+            (closed is not None and not closed.replaced) or all(one.life is Life.CLOSED for one in children)
+        ):
+            self._listening.close()
+        if self._told_ready and all(one.life is Life.CLOSED for one in children if one.replaced):
+            self._listening.close_former()
 
     def _reap(self) -> None:
         while True:
@@ -246,130 +221,145 @@ class Supervisor:
                 return
             if not pid:
                 return
-            if self._judge is not None and pid == self._judge.pid:
-                self._hear_judge(self._judge)
-            child = self._children.pop(pid, None)
+            if self._errand is not None and pid == self._errand.pid:
+                self._hear_errand(self._errand)
+            child = self._crew.children.get(pid)
             if child is not None:
-                self._bury(child, os.waitstatus_to_exitcode(status))
+                for message in self._crew.listen(child):  # its last words
+                    self._hear(child, message)
+                self._ended(child, os.waitstatus_to_exitcode(status))
 
-    def _bury(self, child: Child, status: int) -> None:
-        if child.channel in self._selector.get_map():
-            self._hear(child)  # its last words
-        if child.channel in self._selector.get_map():
-            self._selector.unregister(child.channel)
-        child.channel.close()
-        self._move_sums(child.row)
-        if self._leaving or child.replaced:
-            self._tell_news()
-            return
-        lived = time.monotonic() - child.at_start
-        deaths = self._deaths[child.number] = 0 if lived > WELL_AFTER else self._deaths[child.number] + 1
-        if not self._told_ready and deaths >= STILLBIRTHS_LIMIT:
-            self.failure = self.failure or f"a worker cannot start (exit status {status})"
-            self._leave()
-            return
-        wait = min(BACK_OFF_LIMIT, BACK_OFF * 2.0 ** min(deaths, 10))
-        self._due[child.number] = time.monotonic() + wait
+    def _ended(self, child: Child, status: int) -> None:
+        deaths = self._crew.bury(child)
+        self._look_at_the_listeners(None)
+        if not self._leaving and not child.replaced:
+            if not self._served and deaths >= STILLBIRTHS_LIMIT:
+                self.failure = self.failure or f"a worker cannot start (exit status {status})"
+                self._leave()
+                return
+            wait = self._crew.call_again(child.number, deaths)
+            self._log.warning("a worker ended", worker=child.number, pid=child.pid, status=status, again_in=wait)
         self._tell_news()
-        self._log.warning("a worker ended", worker=child.number, pid=child.pid, status=status, again_in=wait)
 
-    def _move_sums(self, row: Row) -> None:
-        try:
-            bury(self._page, row)
-        except PageError as error:
-            self._unburied.append(row)
-            self._log.warning("a dead worker's counts wait", reason=str(error))
+    # Changes: a configuration, new code.
 
-    def _restart(self) -> None:
-        now = time.monotonic()
-        for number in [number for number, due in self._due.items() if now >= due]:
-            try:
-                self._start(number)
-            except OSError as error:  # no process or descriptor to be had: a reason to wait, not to die
-                self._due[number] = now + BACK_OFF_LIMIT
-                self._log.warning("a worker cannot be started", worker=number, reason=str(error))
-            else:
-                del self._due[number]
-
-    # Another configuration.
-
-    def _read(self) -> None:
-        """Have the configuration read and tried in a process of its own: nothing may hold the supervisor up."""
-        if self._judge is not None:
-            self._read_again = True
+    def _change(self) -> None:
+        """Begin what was asked for, unless a change is under way."""
+        if self._leaving or self._errand is not None or self._news is not None or not self._wanted:
             return
+        if self._wanted.pop(0) is signal.SIGHUP:
+            self._send_out(self._be_judge, self._judged, PATIENCE)
+        else:
+            self._try()
+
+    def _try(self) -> None:
         try:
-            pid, ours = self._forks.start(self._be_judge)
+            words = os.memfd_create("headrace-words", os.MFD_CLOEXEC)
         except OSError as error:
-            self._log.warning("the configuration cannot be read, the former one stays", reason=str(error))
+            self._tried(Judged(refusal=str(error)))
             return
-        self._judge = Judge(pid, ours, time.monotonic() + PATIENCE)
-        self._selector.register(ours, selectors.EVENT_READ, self._judge)
+
+        def done(verdict: Judged) -> None:
+            if not (verdict.config or verdict.refusal):
+                verdict = Judged(refusal=last_word(words))
+            os.close(words)
+            self._tried(verdict)
+
+        self._send_out(lambda control: self._try_out(control, words), done, TRIAL_TIME)
+
+    def _send_out(self, live: Callable[[Channel], int], done: Callable[[Judged], None], seconds: float) -> None:
+        """Have a process *live* that tells one thing: nothing may hold the supervisor up."""
+        try:
+            pid, ours = self._forks.start(live)
+        except OSError as error:
+            done(Judged(refusal=str(error)))
+            return
+        self._errand = Errand(pid, ours, seconds, time.monotonic() + seconds, done)
+        self._selector.register(ours, selectors.EVENT_READ, self._errand)
+
+    def _hear_errand(self, errand: Errand) -> None:
+        if errand is self._errand and (messages := errand.channel.receive()) != []:
+            told = messages[0] if messages else None
+            self._told(told if isinstance(told, Judged) else Judged())
+
+    def _told(self, verdict: Judged) -> None:
+        errand, self._errand = self._errand, None
+        assert errand is not None
+        self._selector.unregister(errand.channel)
+        errand.channel.close()
+        if not self._leaving:
+            errand.done(verdict)
 
     def _be_judge(self, control: Channel) -> int:
         try:
-            judged = Judged(self._reading.read())
+            judged = Judged(packed(self._reading.read()))
         except Exception as error:  # whatever it is: the running configuration stays
-            judged = Judged(None, str(error) or repr(error))
+            judged = Judged(refusal=str(error) or repr(error))
         control.sock.setblocking(True)
         control.send(judged)
         return 0
 
-    def _hear_judge(self, judge: Judge) -> None:
-        if judge is not self._judge:
+    def _judged(self, verdict: Judged) -> None:
+        if not verdict.config:
+            reason = verdict.refusal or "it could not be read to its end"
+            self._log.warning("the configuration is refused, the former one stays", reason=reason)
             return
-        messages = judge.channel.receive()
-        if messages == []:
-            return
-        judged = messages[0] if messages else None
-        self._judged(judged if isinstance(judged, Judged) else Judged(None, "it could not be read to its end"))
-
-    def _judged(self, judged: Judged) -> None:
-        judge, self._judge = self._judge, None
-        assert judge is not None
-        self._selector.unregister(judge.channel)
-        judge.channel.close()
-        if self._leaving:
-            return
-        if judged.config is None:
-            self._log.warning("the configuration is refused, the former one stays", reason=judged.refusal)
-        else:
-            self._adopt(judged.config)
-        if self._read_again:
-            self._read_again = False
-            self._read()
-
-    def _adopt(self, config: Config) -> None:
-        self._config, self._news = self._reading.accept(self._config, config)
+        self._config, self._news = self._reading.accept(self._config, unpacked(verdict.config))
+        self._news_due = time.monotonic() + PATIENCE
         self._generation += 1
-        for child in self._children.values():
-            self._send(child, Adopt(self._generation, self._config))
+        adopt = Adopt(self._generation, packed(self._config))
+        for child in self._crew.present:
+            self._crew.send(child, adopt)
         self._tell_news()
 
     def _adopted(self, child: Child, generation: int, refusal: str) -> None:
-        if refusal:
-            # It was tried, and the other workers took it: one that cannot is started anew with it.
-            self._log.warning("a worker cannot take the configuration over", worker=child.number, reason=refusal)
-            self._send(child, Leave())
+        if self._leaving:
             return
-        child.generation = generation
+        if refusal:
+            # It was tried, and the other workers took it: one that cannot makes room for one that is made with it.
+            self._log.warning("a worker cannot take the configuration over", worker=child.number, reason=refusal)
+            self._crew.replace(child)
+        else:
+            child.generation = generation
+            child.drain = self._config.server.drain_timeout
         self._tell_news()
 
+    def _late(self) -> list[Child]:
+        return [child for child in self._crew.present if child.generation != self._generation]
+
     def _tell_news(self) -> None:
-        if self._news is not None and all(
-            one.generation == self._generation or one.replaced for one in self._children.values()
-        ):
+        if self._news is not None and not self._late():
             self._log.info("reloaded", generation=self._generation, **self._news)
-            self._news = None
+            self._news, self._news_due = None, math.inf
+
+    def _try_out(self, control: Channel, words: int) -> int:
+        return self._succession.try_out(self._notes(), self._generation, control, words)
+
+    def _notes(self) -> list[Note]:
+        return [child.noted() for child in self._crew.children.values()]
+
+    def _tried(self, verdict: Judged) -> None:
+        if not verdict.config:
+            self._log.warning("the upgrade is refused, the running version stays", reason=verdict.refusal)
+            return
+        self._log.info("upgrading", version=verdict.version, former=__version__)
+        self._forks.hold(self._wanted)
+        reason = self._succession.replace(self._notes(), self._generation, verdict.config)
+        self._forks.let_go()
+        self._log.warning("the upgrade cannot be, the running version stays", reason=reason)
 
     # Signals.
 
     def _signalled(self, number: signal.Signals) -> None:
         if number is signal.SIGCHLD:
             self._reap()
-        elif number is signal.SIGHUP:
-            if not self._leaving:
-                self._read()
+        elif number in (signal.SIGHUP, signal.SIGUSR2):
+            if self._leaving:
+                self._log.warning("nothing is changed while all drain", signal=number.name)
+            elif number not in self._wanted:
+                self._wanted.append(number)
+                if self._errand is not None or self._news is not None:
+                    self._log.info("it waits for the change that is under way", signal=number.name)
         else:
             self._log.info("draining", signal=number.name, again=bool(self._leaving))
             self._leave(pre_stop=number is signal.SIGTERM)
@@ -377,13 +367,5 @@ class Supervisor:
     def _leave(self, *, pre_stop: bool = False) -> None:
         self._leaving += 1
         self._page.leave()
-        self._due.clear()
-        server = self._config.server
-        given = server.pre_stop + server.drain_timeout if self._leaving == 1 else 0.0
-        self._killing_at = time.monotonic() + given + PATIENCE
-        for child in self._children.values():
-            self._send(child, Leave(pre_stop=pre_stop))
-
-
-def _nothing() -> None:
-    """There is nothing to close."""
+        self._news, self._news_due = None, math.inf
+        self._crew.dismiss(pre_stop=self._config.server.pre_stop if pre_stop else None, quick=self._leaving > 1)

@@ -1,4 +1,4 @@
-"""One process that serves: its loop, its listener, and the drain in numbered stages.
+"""One process that serves: its loop, its listeners, and the drain in numbered stages.
 
 Owns the order in which things start and end. It refuses to wire (`gateway.build`) and to serve (everything else).
 Called in a process of its own by `gateway.host`.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import uvloop
 
 from gateway.build import Gateway
-from gateway.channel import Adopt, Adopted, Channel, Closing, Failed, Leave, Ready
+from gateway.channel import Adopt, Adopted, Channel, Closing, Failed, Leave, Ready, unpacked
 from gateway.config.schema import Config
 from gateway.errors import Fault, Kind, Side
 from gateway.gate import Gate
@@ -29,11 +29,11 @@ LOOK_INTERVAL: Final = 0.05
 GC_THRESHOLD: Final = 50_000
 
 
-def run(config: Config, generation: int, sock: socket.socket, seat: Seat, control: Channel) -> int:
-    """Serve on *sock* until told to leave. Returns the exit status."""
+def run(config: Config, generation: int, socks: Sequence[socket.socket], seat: Seat, control: Channel) -> int:
+    """Serve on *socks* until told to leave. Returns the exit status."""
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Worker(config, generation, sock, seat, control).serve())
+            return runner.run(Worker(config, generation, socks, seat, control).serve())
     except (OSError, ValueError) as error:
         # A log that cannot be opened, a certificate that cannot be read, mock options.
         control.send(Failed(str(error)))
@@ -43,11 +43,15 @@ def run(config: Config, generation: int, sock: socket.socket, seat: Seat, contro
 class Worker:
     """Starts, waits until it is told to leave, drains."""
 
-    def __init__(self, config: Config, generation: int, sock: socket.socket, seat: Seat, control: Channel) -> None:
+    def __init__(
+        self, config: Config, generation: int, socks: Sequence[socket.socket], seat: Seat, control: Channel
+    ) -> None:
         self._gateway = Gateway(config, seat, generation)
-        self._sock = sock
+        self._socks = socks
         self._control = control
-        #: How often it was told to leave; the second time cuts the waiting short.
+        #: Others have taken its place, and the host stays as it is.
+        self._replaced = False
+        #: How often it was told to leave since the host goes down; the second time cuts the waiting short.
         self._asked = 0
         self._leave = Leave()
         self._told = asyncio.Event()
@@ -61,7 +65,7 @@ class Worker:
         gateway.clients.start(loop)
         gateway.clock.start(loop)
         gate = Gate(
-            self._sock,
+            self._socks,
             gateway.generation.config.server.backlog,
             gateway.accept,
             gateway.descriptors,
@@ -94,11 +98,11 @@ class Worker:
                 case Adopt(generation, config):
                     self._adopt(generation, config)
 
-    def _adopt(self, generation: int, config: Config) -> None:
+    def _adopt(self, generation: int, config: bytes) -> None:
         """Serve new calls under *config*, and say so; a reason why it cannot be leaves everything as it is."""
         refusal = ""
         try:
-            for discovery in self._gateway.adopt(generation, config):
+            for discovery in self._gateway.adopt(generation, unpacked(config)):
                 self._closing.add(task := asyncio.get_running_loop().create_task(discovery.close()))
                 task.add_done_callback(self._closing.discard)
             for discovery in self._gateway.discoveries:
@@ -108,27 +112,52 @@ class Worker:
         self._control.send(Adopted(generation, refusal))
 
     def _go(self, leave: Leave) -> None:
-        self._asked += 1
-        self._leave = leave
+        if leave.replaced:
+            self._replaced = True
+        else:
+            self._asked += 1
+            self._leave = leave
         self._told.set()
+
+    async def _hand_over(self, gateway: Gateway, gate: Gate) -> None:
+        """Let clients go over to those that replace this worker, as each of them comes to it.
+
+        Readiness stays: the host is ready. An idle connection stays open for its next request, whose answer says that
+        it is the last, or for as long as it may be idle: one that is closed meets requests that are on their way.
+        """
+        gateway.log.info("replaced", calls=len(gateway.proxy.active), connections=len(gateway.clients.open))
+        gateway.retire()
+        self._close(gate)
+        seconds = gateway.generation.config.server.drain_timeout
+        await self._wait(seconds, lambda: self._asked > 0 or not (gateway.clients.open or gateway.arrivals.open))
+
+    def _close(self, gate: Gate) -> None:
+        """No new connections."""
+        gate.close()
+        for sock in self._socks:
+            sock.close()
+        self._control.send(Closing())
 
     async def _drain(self, gateway: Gateway, gate: Gate) -> None:
         """Go down without breaking a promise; a second signal skips the waiting."""
         settings = gateway.generation.config.server
+        replaced = self._replaced
+        if replaced:
+            await self._hand_over(gateway, gate)
         gateway.log.info("draining", calls=len(gateway.proxy.active))
         # 1. Readiness says no if the whole host ends, but connections are accepted: load balancers are slow to notice.
         gateway.seat.row.cells[STATE] = LEAVING
         gateway.clients.wear_out()
-        if self._leave.pre_stop:
+        if self._leave.pre_stop and not replaced:
             await self._wait(settings.pre_stop, lambda: False)
         # 2. No new connections.
-        gate.close()
-        self._sock.close()
-        self._control.send(Closing())
+        if not replaced:
+            self._close(gate)
         # 3. Idle connections close now, the others after their answer.
         gateway.clients.drain()
-        # 4. Calls run on, up to the drain's time.
-        await self._wait(settings.drain_timeout, lambda: not gateway.clients.busy)
+        # 4. Calls run on, up to the drain's time; that of a replaced worker is over unless the host goes down.
+        if self._asked or not replaced:
+            await self._wait(settings.drain_timeout, lambda: not gateway.clients.busy)
         # 5. What still runs is ended, and told so: a stream gets an error event and no [DONE].
         fault = Fault(Side.GATEWAY, Kind.DRAINING, "The gateway is shutting down.")
         for call in list(gateway.proxy.active):
@@ -144,6 +173,7 @@ class Worker:
         for backend in gateway.backends:
             await backend.close()
         gateway.clock.stop()
+        gateway.publish()
         gateway.log.info("stopped")
         gateway.lines.close(FLUSH_TIME)
 

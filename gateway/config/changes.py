@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.config.schema import Config, Section
 
-#: What is settled when the gateway starts: only an upgrade or a restart changes it.
+#: What is settled when the gateway starts: only an upgrade changes it.
 SETTLED = ("server.host", "server.port", "server.socket_mode", "server.workers", "server.backlog", "logging")
 
 

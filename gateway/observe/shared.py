@@ -59,11 +59,14 @@ class SharedCounts:
         kind = _LEVEL if isinstance(child, Gauge) else _SUM
         # NUL stands between the parts, so none may have one.
         text = "\0".join((family, *(label.replace("\0", "\\x00") for label in labels)))
+        name = kind + text.encode("utf-8", "backslashreplace")
         try:
-            at = self._page.metrics.number(kind + text.encode("utf-8", "backslashreplace"), width)
+            at = self._page.metrics.number(name, width)
         except PageError:
             return None  # the lock is held by a process that hangs; the next sweep tries again
-        if at is None:
+        if (
+            at is None or self._page.metrics.widths[name] != width
+        ):  # the page is full, or the entry is a former version's
             self._unplaced.add((family, labels))
             self._registry.folded(family)
             return None
@@ -88,7 +91,9 @@ class SharedCounts:
             known = families.get(family)
             # An entry that does not fit is a former version's: one of them must not cost the whole scrape.
             if known is not None and len(known.labels) == len(labels):
-                _add(known.child(*labels), sums[at : at + directory.widths[name]])
+                child = known.child(*labels)
+                if len(_values(child)) == directory.widths[name]:
+                    _add(child, sums[at : at + directory.widths[name]])
         return registry
 
 

@@ -54,6 +54,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.channel",),
     ("gateway.worker",),
     ("gateway.forks",),
+    ("gateway.crew",),
+    ("gateway.upgrade",),
     ("gateway.supervisor",),
     ("gateway.host",),
     ("gateway.cli",),

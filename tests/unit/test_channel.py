@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.channel import Adopt, Adopted, Channel, Failed, Leave, Message, Ready, pair
+from gateway.channel import Adopt, Adopted, Channel, Failed, Leave, Message, Ready, packed, pair, unpacked
 from gateway.config.load import load
 
 MESSAGES: list[Message] = [Ready(), Adopted(7, "no such file"), Leave(pre_stop=True), Failed("x" * 300)]
@@ -53,8 +53,9 @@ def test_messages_arrive_in_order_and_as_they_were(ends: tuple[Channel, Channel]
 def test_a_configuration_arrives_as_it_was(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     config = load([], {}, {})
-    theirs.send(Adopt(2, config))
-    assert received(ours) == [Adopt(2, config)]
+    theirs.send(Adopt(2, packed(config)))
+    (message,) = received(ours)
+    assert isinstance(message, Adopt) and message.generation == 2 and unpacked(message.config) == config
 
 
 def test_both_ends_speak_at_once(ends: tuple[Channel, Channel]) -> None:

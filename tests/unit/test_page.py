@@ -222,6 +222,30 @@ def test_an_entry_whose_labels_do_not_fit_its_family_is_left_out(page: Page) -> 
     assert list(families["gateway_tokens_total"].children) == [("m", "prompt")]
 
 
+def test_an_entry_of_another_width_is_left_out_and_written_by_nobody(page: Page) -> None:
+    """A histogram of a former version, whose bounds were others."""
+    page.metrics.number(b"sgateway_overhead_seconds", 3)
+    beyond = page.metrics.number(b"sgateway_tokens_total\0m\0prompt")
+    assert beyond == 3
+    measures, ours = counts(page, page.rows[1])
+    measures.overhead.observe(0.001)
+    measures.tokens.child("m", "prompt").value += 5
+    ours.publish()
+    assert page.rows[1].metrics[:4].tolist() == [0, 0, 0, 5]
+    families = {family.name: family for family in ours.merged().families}
+    counted = families["gateway_tokens_total"].children["m", "prompt"]
+    assert isinstance(counted, Counter) and counted.value == 5
+
+
+def test_a_free_row_is_nobodys(page: Page) -> None:
+    page.rows[1].cells[PID] = 10
+    assert page.free().number == 2
+    for row in page.rows[2:]:
+        row.cells[PID] = 10
+    with pytest.raises(PageError, match="no free row"):
+        page.free()
+
+
 def test_counters_beyond_the_page_are_told_and_harm_nobody(page: Page) -> None:
     page.metrics.number(b"s" + b"filler", METRIC_CELLS - 40)
     measures, ours = counts(page, page.rows[1])

@@ -119,8 +119,13 @@ class Gateway:
         ready_path: str = "/health/live",
         dev: bool = True,
         within: tuple[str, ...] = (),
+        root: Path = ROOT,
+        command: tuple[str, ...] = (),
     ) -> None:
-        """*within* is the beginning of a command that becomes (exec) the one that stands behind it."""
+        """*within* is the beginning of a command that becomes (exec) the one that stands behind it.
+
+        *root* is where the code is found, *command* what runs it, by default a strict interpreter.
+        """
         self.config = config
         self.folder = folder
         server = config.get("server", {})
@@ -141,11 +146,11 @@ class Gateway:
         self._stdout = folder / "stdout"
         self._stderr = folder / "stderr"
         # Without dev mode only what is measured: its allocator fills every block with a pattern.
-        python = [sys.executable, "-W", "error", *(["-X", "dev"] if dev else [])]
+        python = [sys.executable, "-W", "error", *(["-X", "dev"] if dev else []), "-m", "gateway"]
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
             self.process = subprocess.Popen(
-                [*within, *python, "-m", "gateway", "serve", "-c", str(self._file), *args],
-                cwd=ROOT,
+                [*within, *(command or python), "serve", "-c", str(self._file), *args],
+                cwd=root,
                 env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -153,6 +158,9 @@ class Gateway:
             )
         try:
             self._await_ready(ready_path)
+            if server.get("workers", 1) > 1 and "logging" not in config:
+                # Another worker may still start: it would have fewer files open than it will have.
+                wait_until(lambda: '"msg":"listening"' in self.stdout, "every worker serves", timeout=15.0)
             self.idle_fds = self._fds_at_rest()
         except BaseException:
             self.kill()
