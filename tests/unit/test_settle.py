@@ -35,7 +35,20 @@ POLICY = Policy(cast("Any", None), tries=1, on=(), budget=BUDGET, inject_usage=F
 ROUTES = [Route(label, [Group("one", PEERS, POLICY, {})], None) for label in ("m", "n*")]
 
 MEMBERS = (
-    *("ts", "level", "msg", "request_id", "trace_id", "client", "key", "method", "path", "model", "upstream"),
+    *(
+        "ts",
+        "level",
+        "msg",
+        "request_id",
+        "trace_id",
+        "client",
+        "key",
+        "method",
+        "path",
+        "model",
+        "fallback",
+        "upstream",
+    ),
     *("endpoint", "status", "ending", "fault", "stream", "tries", "bytes_in", "bytes_out", "chunks", "t_total"),
     *("t_read", "t_admit", "t_queue", "t_connect", "t_head", "t_first", "t_body"),
     *("prompt_tokens", "completion_tokens", "cached_tokens"),
@@ -83,8 +96,8 @@ def test_a_line_has_all_members_in_their_order(tmp_path: Path) -> None:
     assert line.pop("t_total") >= 0
     line.pop("t_body")
     assert list(line.values()) == [
-        *("info", "call", "a", "ta", "10.0.0.1", None, "POST", "/v1/chat/completions", "m", "one", "http://one:1"),
-        *(200, "--", None, False, 1, 4, 5, 0, 1, 2, -1, 3, 4, 5, 1, 2, 3),
+        *("info", "call", "a", "ta", "10.0.0.1", None, "POST", "/v1/chat/completions", "m", None, "one"),
+        *("http://one:1", 200, "--", None, False, 1, 4, 5, 0, 1, 2, -1, 3, 4, 5, 1, 2, 3),
     ]
     assert house.measures.upstream_requests.child("one", "200").value == 1
     assert house.measures.requests.child("POST", "/v1/chat/completions", "200").value == 1
