@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,7 @@ from gateway.observe.logs import Level, Log, Stamp
 from gateway.page import LAYOUT, Page, PageError, Seat
 from gateway.supervisor import Supervisor
 from gateway.upgrade import State, Succession, UpgradeError
+from gateway.watch import Watch
 
 #: Rows of the page for each worker, and at least: predecessors of an upgrade keep theirs while they drain, for minutes,
 #: and another may change the number of workers. Untouched ones take no memory.
@@ -40,8 +41,10 @@ _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 class _Reading:
     """How the configuration is read again: as it was read first (*load*), and tried."""
 
-    def __init__(self, load: Callable[[], Config]) -> None:
+    def __init__(self, load: Callable[[], Config], watch: Watch) -> None:
         self._load = load
+        self.due = watch.due
+        self.has_changed = watch.has_changed
 
     def read(self) -> Config:
         config = self._load()
@@ -81,18 +84,18 @@ class _Listeners:
         return share
 
 
-def run(load: Callable[[], Config], ready: Callable[[str], None]) -> int:
+def run(load: Callable[[], Config], paths: Sequence[str], ready: Callable[[str], None]) -> int:
     """Serve what *load* gives until a signal ends it. Returns the exit status.
 
-    *ready* is told the URL once every worker accepts. Raises what *load* raises, `ListenError` where the address
-    cannot be used, `OSError` or `ValueError` where a worker cannot start. In a process that an upgrade has started,
-    what runs already is judged or taken over (`gateway.upgrade`).
+    *paths*: the files, and folders of files, that it reads. *ready* is told the URL once every worker accepts. Raises
+    what *load* raises, `ListenError` where the address cannot be used, `OSError` or `ValueError` where a worker cannot
+    start. In a process that an upgrade has started, what runs already is judged or taken over (`gateway.upgrade`).
     """
     order = upgrade.order()
     if order is None:
-        return _serve(load, ready, None)
+        return _serve(load, paths, ready, None)
     if order.control is None:
-        return _serve(load, ready, order.state)
+        return _serve(load, paths, ready, order.state)
     order.control.sock.setblocking(True)
     order.control.send(_tried(load, order.state))
     return 0
@@ -115,8 +118,9 @@ def _tried(load: Callable[[], Config], state: State) -> Judged:
         return Judged(refusal=str(error) or repr(error))
 
 
-def _serve(load: Callable[[], Config], ready: Callable[[str], None], former: State | None) -> int:
+def _serve(load: Callable[[], Config], paths: Sequence[str], ready: Callable[[str], None], former: State | None) -> int:
     config = load() if former is None else unpacked(former.config)
+    watch = Watch(paths, config)
     raise_limit()
     count = _count(config)
     if former is None:
@@ -141,7 +145,7 @@ def _serve(load: Callable[[], Config], ready: Callable[[str], None], former: Sta
             log.info("upgraded", url=listener.url, workers=count, version=__version__, generation=generation)
 
     generation = 1 if former is None else former.generation + 1
-    reading, succession = _Reading(load), Succession(page, listener)
+    reading, succession = _Reading(load, watch), Succession(page, listener)
     supervisor = Supervisor(
         count, config, page, serve, reading, succession, listeners, on_ready=on_ready, log=log, generation=generation
     )

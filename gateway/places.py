@@ -13,7 +13,7 @@ from gateway.config import schema
 
 
 class FileMark(NamedTuple):
-    """Tells a file from one that took its place. Nanoseconds, bytes."""
+    """Tells a file from what it was before, and from one that took its place. Nanoseconds, bytes."""
 
     changed: int
     size: int

@@ -46,6 +46,12 @@ class Reading(Protocol):
     def accept(self, old: Config, new: Config) -> tuple[Config, dict[str, object]]:
         """What of *new* can be served beside *old*, and what the log is to say of the change."""
 
+    def due(self, config: Config) -> float:
+        """When to look whether its files have changed, monotonic seconds."""
+
+    def has_changed(self, config: Config, now: float) -> bool:
+        """Whether they have; said once of each change."""
+
 
 class Listening(Protocol):
     """Where clients connect. Both are harmless when done before."""
@@ -150,7 +156,8 @@ class Supervisor:
     def _patience(self) -> float | None:
         """Seconds until something is due; None where nothing is."""
         errand = self._errand.deadline if self._errand is not None else math.inf
-        first = min([errand, self._news_due, *self._crew.dates()])
+        look = math.inf if self._leaving else self._reading.due(self._config)
+        first = min([errand, look, self._news_due, *self._crew.dates()])
         return max(0.0, first - time.monotonic()) if first < math.inf else None
 
     def _look_at_the_clock(self) -> None:
@@ -160,6 +167,9 @@ class Supervisor:
         if self._errand is not None and now >= self._errand.deadline:
             os.kill(self._errand.pid, signal.SIGKILL)
             self._told(Judged(refusal=f"there was no verdict within {self._errand.time:.0f} s"))
+        if not self._leaving and self._reading.has_changed(self._config, now):
+            self._log.info("the files of the configuration have changed")
+            self._signalled(signal.SIGHUP)
         if now >= self._news_due:
             for child in self._late():
                 self._log.warning("a worker does not take the configuration over and is replaced", pid=child.pid)

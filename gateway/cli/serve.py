@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(_HINT.format(url=url, target=_target(url)), file=sys.stderr, flush=True)
 
     try:
-        return host.run(read, ready)
+        return host.run(read, arguments.config, ready)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -29,18 +29,23 @@ def read(paths: Sequence[str], faults: Faults) -> Table:
     return tree or Table("environment", "", {})
 
 
-def _files(path: str, faults: Faults) -> list[str]:
-    """*path* itself, or a folder's *.toml in name order; hidden ones are editors' locks and drafts."""
+def listed(path: str) -> list[str]:
+    """*path* itself, or a folder's *.toml in name order; hidden ones are editors' locks and drafts. Raises OSError."""
     if not os.path.isdir(path):
         return [path]
+    names = sorted(name for name in os.listdir(path) if name.endswith(".toml") and name[0] != ".")
+    return [os.path.join(path, name) for name in names]
+
+
+def _files(path: str, faults: Faults) -> list[str]:
     try:
-        names = sorted(name for name in os.listdir(path) if name.endswith(".toml") and name[0] != ".")
+        found = listed(path)
     except OSError as error:
         faults.add(path, "", f"cannot be read ({error.strerror}), expected a readable folder")
         return []
-    if not names:
+    if not found:
         faults.add(path, "", "has no *.toml, expected a TOML file or a folder of them")
-    return [os.path.join(path, name) for name in names]
+    return found
 
 
 def _read_file(file: str, faults: Faults) -> Table | None:

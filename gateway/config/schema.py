@@ -94,6 +94,7 @@ class Server(Section, frozen=True):
     send_timeout: Wait = Seconds(60)
     keepalive_timeout: Wait = Seconds(75)
     keepalive_requests: Count = 1000
+    watch: Seconds = Seconds(0)
     pre_stop: Seconds = Seconds(5)
     drain_timeout: Seconds = Seconds(300)
     half_close: Literal["abort", "serve"] = "abort"

@@ -57,6 +57,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.crew",),
     ("gateway.upgrade",),
     ("gateway.supervisor",),
+    ("gateway.watch",),
     ("gateway.host",),
     ("gateway.cli",),
     ("gateway.__main__",),
@@ -82,6 +83,7 @@ READ_CONFIG = (
     "gateway.generation",
     "gateway.places",
     "gateway.upstreams",
+    "gateway.watch",
     "gateway.host",
     "gateway.cli",
 )

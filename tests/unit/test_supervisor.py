@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
@@ -138,6 +139,12 @@ class World:
 
     def accept(self, old: Config, new: Config) -> tuple[Config, dict[str, object]]:
         return new, {}
+
+    def due(self, config: Config) -> float:
+        return math.inf
+
+    def has_changed(self, config: Config, now: float) -> bool:
+        return False
 
 
 @pytest.fixture

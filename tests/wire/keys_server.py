@@ -151,6 +151,15 @@ def keepalive_requests(stage: KeyStage) -> None:
     assert client.read_end() == b""
 
 
+def watch(stage: KeyStage) -> None:
+    """A changed file is read without a signal."""
+    gateway = stage.start(stage.upstream(), server={"watch": "100ms"})
+    file = gateway.folder / "gateway.toml"
+    file.write_text(file.read_text().replace('"m"', '"other"'))
+    told = lambda: gateway.ask("POST", CHAT, chat_request(model="other")).status == 200  # noqa: E731
+    wait_until(told, "the changed file is served", 5.0)
+
+
 def pre_stop(stage: KeyStage) -> None:
     gateway = stage.start(stage.upstream(), server={"pre_stop": "0s"})
     gateway.stop(2.0)
@@ -240,7 +249,7 @@ CHECKS: dict[str, Check] = {
     **{f"server.{check.__name__}": check for check in (head_limit, body_limit, media_body_limit, body_budget)},
     **{f"server.{check.__name__}": check for check in (header_timeout, body_timeout, half_close)},
     **{f"server.{check.__name__}": check for check in (keepalive_timeout, keepalive_requests)},
-    **{f"server.{check.__name__}": check for check in (pre_stop, drain_timeout)},
+    **{f"server.{check.__name__}": check for check in (watch, pre_stop, drain_timeout)},
     **{f"logging.{check.__name__}": check for check in (level, format, output, buffer)},
     "metrics.enabled": metrics_enabled,
     "metrics.path": metrics_path,

@@ -65,6 +65,34 @@ def test_a_bad_file_is_reported_with_file_key_and_reason_and_every_fault_at_once
     assert gateway.ask("POST", CHAT, chat_request()).status == 200
 
 
+def test_files_are_watched_where_the_operator_wants_it(stage: Stage, tmp_path: Path) -> None:
+    """Those that the configuration names too; a bad file is told once, and the watch goes on."""
+    token = tmp_path / "token"
+    token.write_text("first")
+    upstream = stage.upstream()
+    auth = {"type": "bearer", "token_file": str(token)}
+    config = configuration(backend(upstream, auth=auth), server={"watch": "100ms"})
+    gateway = stage.gateway(config)
+
+    def token_seen() -> str | None:
+        assert gateway.ask("POST", CHAT, chat_request()).status == 200
+        return upstream.ledger.last.header("authorization")
+
+    assert token_seen() == "Bearer first"
+    token.write_text("second")
+    wait_until(lambda: token_seen() == "Bearer second", "the new token is used")
+    file = gateway.folder / "gateway.toml"
+    sound = file.read_text()
+    file.write_text(sound + "nonsense = [")
+    wait_until(lambda: VERDICTS[1] in gateway.stdout, "the refusal")
+    file.write_text(sound.replace('"100ms"', '"0s"'))
+    wait_until(lambda: gateway.stdout.count(VERDICTS[0]) == 2, "the mended file is served")
+    assert gateway.stdout.count(VERDICTS[1]) == 1
+    token.write_text("third")
+    gateway.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: token_seen() == "Bearer third", "the signal is heard where nothing is watched")
+
+
 def test_connections_to_a_peer_that_stays_are_kept(stage: Stage) -> None:
     upstream = stage.upstream()
     config = configuration(backend(upstream))
