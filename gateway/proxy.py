@@ -98,12 +98,11 @@ class Proxy:
             return
         call = attempt.call
         call.at_head = call.at_first = monotonic_ns()
-        attempt.response = head
+        call.attempt = None  # it is over: nobody may reach its connection, which may be another call's already
         state = attempt.peer.state
         if not state.heard:
             state.answered()
         state.end()
-        call.attempt = None
         call.phase = PHASE_MOVES[call.phase][RELAYING]
         call.usage = usage_of_answer(body)
         relay_whole(call, attempt, head, body, self._clock.date)
