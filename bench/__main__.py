@@ -1,7 +1,7 @@
-"""`python -m bench overhead`.
+"""`python -m bench overhead` and `python -m bench faults`.
 
-Owns the signals and the exit status: 0, 1 where the run is void, 2 where the arguments are wrong, 130 after
-Ctrl-C. It refuses everything else (`options`, `overhead`).
+Owns the signals and the exit status: 0, 1 where the run is void or a fault was found, 2 where the arguments are
+wrong, 130 after Ctrl-C. It refuses everything else (`options`, `overhead`, `faults`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import signal
 import sys
 
+from bench.faults import run as faults
+from bench.faults.options import FaultOptions
 from bench.options import parse
 from bench.overhead import run
 from bench.processes import Broken
@@ -25,6 +27,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, _leave)
     try:
+        if isinstance(options, FaultOptions):
+            return 0 if faults.run(options).good else 1
         run(options)
     except Broken as error:
         print(f"bench: the run is void: {error}", file=sys.stderr)

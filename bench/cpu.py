@@ -62,8 +62,8 @@ def _reaped_ns(pid: int) -> int:
     return (int(fields[13]) + int(fields[14])) * NS_PER_TICK
 
 
-def _waited_ns(pid: int) -> int:
-    """The second field of each thread's schedstat; 0 where the process is gone."""
+def waited_ns(pid: int) -> int:
+    """Nanoseconds for which *pid*'s threads were ready and had no CPU, by their schedstat; 0 where it is gone."""
     total = 0
     for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         try:
@@ -94,7 +94,7 @@ class Tree:
 
     def waited(self) -> int:
         """Nanoseconds so far for which living threads of the tree were ready to run and had no CPU."""
-        return sum(_waited_ns(pid) for pid in self.pids)
+        return sum(waited_ns(pid) for pid in self.pids)
 
     def resident(self) -> int:
         """Bytes of resident memory, shared pages counted in each process that has them."""

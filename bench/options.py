@@ -1,7 +1,7 @@
 """The command line of the benchmark as a value.
 
-Owns the arguments, their defaults and their bounds. It refuses to act on them (`overhead`). Called by
-`bench.__main__`.
+Owns the commands, and the arguments of `overhead`, their defaults and their bounds. It refuses to act on them
+(`overhead`, `faults.run`). Called by `bench.__main__`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from bench.faults import options as faults
+from bench.faults.options import FaultOptions
 from bench.scenarios import SCENARIOS
 from bench.targets import NAMES, is_target
 
@@ -31,12 +33,20 @@ class Options(msgspec.Struct, frozen=True):
     json: str = ""
 
 
-def parse(argv: Sequence[str]) -> Options:
+def parse(argv: Sequence[str]) -> Options | FaultOptions:
     """The options that *argv* gives; SystemExit with a usage line where it is wrong."""
-    default = Options()
     parser = argparse.ArgumentParser(prog="python -m bench")
     commands = parser.add_subparsers(dest="command", required=True)
     overhead = commands.add_parser("overhead", help="CPU per request and per relayed chunk, beside nginx")
+    ledger = commands.add_parser("faults", help="evil upstreams and evil clients, and what the gateway makes of them")
+    faults.add(ledger)
+    _add(overhead)
+    given = parser.parse_args(argv)
+    return faults.read(given, ledger) if given.command == "faults" else _read(given, overhead)
+
+
+def _add(overhead: argparse.ArgumentParser) -> None:
+    default = Options()
     add = overhead.add_argument
     add("--scenario", choices=[*SCENARIOS, "all"], default="all")
     add("--targets", default=",".join(NAMES), help="some of %(default)s; gateway:2: the gateway with two workers")
@@ -45,7 +55,9 @@ def parse(argv: Sequence[str]) -> Options:
     add("--load-processes", type=int, default=default.load_processes, help="of the generator (%(default)s)")
     add("--json", default=default.json, metavar="FILE", help="write all that was found")
     add("--quick", action="store_true", help="one short round: does it run? The figures mean nothing")
-    given = parser.parse_args(argv)
+
+
+def _read(given: argparse.Namespace, overhead: argparse.ArgumentParser) -> Options:
     names = tuple(given.targets.split(","))
     if not all(map(is_target, names)) or len(set(names)) < len(names):
         overhead.error(f"--targets: expected some of {', '.join(NAMES)}, or gateway:2 and the like")

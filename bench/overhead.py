@@ -39,7 +39,7 @@ def run(options: Options) -> report.Result:
     if not cpus.apart:
         print("one CPU only: proxy, upstream and load share it", file=sys.stderr)
     yardstick = nginx.described() if targets.NGINX in options.targets else "not measured"
-    result = report.Result(machine=report.machine(yardstick), settings=options, parts=[])
+    result = report.Result(machine={**report.machine(), "nginx": yardstick}, settings=options, parts=[])
     print("\n".join(f"{name}: {value}" for name, value in result.machine.items()), end="\n\n", flush=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))

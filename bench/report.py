@@ -123,7 +123,7 @@ def _note(row: Row) -> str:
     return ", ".join(notes)
 
 
-def machine(nginx_version: str) -> dict[str, str]:
+def machine() -> dict[str, str]:
     """What the figures depend on and a reader cannot know."""
     model = next(
         (line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")),
@@ -134,7 +134,6 @@ def machine(nginx_version: str) -> dict[str, str]:
         "cpus": str(len(os.sched_getaffinity(0))),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "nginx": nginx_version,
     }
 
 

@@ -1,7 +1,8 @@
 """What the gateway says about itself on /metrics, as far as the benchmark asks.
 
 Owns the reading of two metrics: the event loop's lag, and the access lines that were lost. It refuses every
-other one. Used by `measure`, before and after a window.
+other one. Used by `measure`, before and after a window, and
+by `faults`.
 """
 
 from __future__ import annotations
@@ -39,11 +40,16 @@ def read(text: str) -> Scrape:
 
 
 def scrape(port: int) -> Scrape:
+    """What the gateway on *port* tells now. Raises as `text` does."""
+    return read(text(port))
+
+
+def text(port: int) -> str:
     """Ask the gateway on *port*. OSError or http.client.HTTPException where it does not answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", "/metrics")
-        return read(connection.getresponse().read().decode())
+        return connection.getresponse().read().decode()
     finally:
         connection.close()
 

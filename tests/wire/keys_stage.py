@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.faults.backlog import FullBacklog
 from tests.wire.process import Configuration, Gateway
 from tests.wire.stage import Stage, backend, configuration
-from tests.wire.upstream import FullBacklog, Upstream
+from tests.wire.upstream import Upstream
 
 #: Where a key that both `backends` and `defaults` have is put.
 BACKENDS, DEFAULTS = "backends", "defaults"

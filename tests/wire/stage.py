@@ -12,10 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench.faults.backlog import FullBacklog
 from tests.wire import answers
 from tests.wire.client import KEY, Client
 from tests.wire.process import Configuration, Gateway, free_port
-from tests.wire.upstream import FullBacklog, Script, Upstream
+from tests.wire.upstream import Script, Upstream
 
 
 def merge(base: Configuration, more: Mapping[str, Any]) -> Configuration:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
+from bench.faults.backlog import FullBacklog
 from tests.wire import answers
 from tests.wire.accepted import Gate, Wire
 from tests.wire.client import Client, Incomplete, build_request, chat_request, split_events
 from tests.wire.ledger import Overdue
 from tests.wire.process import DidNotStart, Metrics, to_toml
 from tests.wire.stage import Stage, backend, configuration, merge
-from tests.wire.upstream import Exchange, FullBacklog, Script, Upstream, at_head
+from tests.wire.upstream import Exchange, Script, Upstream, at_head
 
 
 @pytest.fixture

@@ -279,25 +279,3 @@ def common_name(certificate: Mapping[str, object] | None) -> str | None:
     subject = (certificate or {}).get("subject", ())
     assert isinstance(subject, tuple)
     return next((value for part in subject for name, value in part if name == "commonName"), None)
-
-
-class FullBacklog:
-    """A port whose backlog is full: a connect to it neither succeeds nor fails (until `close`)."""
-
-    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._listener = socket.socket()
-        self._listener.bind((host, port))
-        self._listener.listen(0)
-        self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://{host}:{self.port}"
-        self._fillers = []
-        for _ in range(4):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex((host, self.port))
-            self._fillers.append(filler)
-
-    def close(self) -> None:
-        for filler in self._fillers:
-            filler.close()
-        self._listener.close()
