@@ -295,6 +295,7 @@ DEEDS: Final[dict[str, Deed]] = {
     },
     "refuse": refusing(500),
     "busy": refusing(429, "Retry-After: 2"),
+    "unavailable": refusing(503),
     "storm": refusing(503),
     "interim_few": interim(10),
     "interim_many": interim(20),

@@ -74,9 +74,11 @@ def refused(*statuses: str, ending: str = "U", least: int = 1, most: int = 1) ->
     return Expect(statuses, (ending,), least, most)
 
 
-#: 502 now; a sound answer from another try once the retry law repeats what was lost before anything was relayed.
-RETRIED: Final = Expect(("502", FINE), ("U", "--"), 1, 2)
-#: Broken off; before the first relayed byte it may still become what RETRIED says.
+#: Lost before anything was relayed, and sound at the second try.
+RETRIED: Final = sound(2, 2)
+#: The upstream's answer is not valid: no other try is asked of it.
+INVALID: Final = Expect(("502",), ("U",))
+#: Broken off, or lost before the first relayed byte: then it may be tried again, if the budget allows it.
 BROKEN_OFF: Final = Expect((BROKEN, "502", FINE), ("U", "--"), 1, 2)
 ONLY_BROKEN: Final = Expect((BROKEN,), ("U",))
 GONE: Final = Expect((LEFT,), ("C",), 0, 1)
@@ -84,8 +86,7 @@ GONE: Final = Expect((LEFT,), ("C",), 0, 1)
 GONE_LATE: Final = Expect((LEFT, FINE), ("C", "--"), 0, 1)
 NOTHING_UPSTREAM: Final = Expect((LEFT,), ("C",), 0, 0)
 
-LAW: Final = "retry law: a try elsewhere will be demanded"
-BREAKER: Final = "breakers: held to honesty only"
+BREAKER: Final = "breakers and health: what ejects a peer may change who answers"
 
 HEALTHY: Final = (
     Case(0, "healthy, a peer of its own", sound(), model="well", weight=4),
@@ -101,11 +102,11 @@ _CONNECTING: Final = (
 )
 
 _LOST: Final = (
-    Case(7, "RST for an answer", RETRIED, "lose", "pair", loose=LAW),
+    Case(7, "RST for an answer", RETRIED, "lose", "pair"),
     Case(7, "RST for an answer, not repeatable", refused("502"), "lose", "pair", stream=False, door=RESPONSES),
     Case(
         *(8, "RST, not repeatable, with a key", RETRIED, "lose", "pair"),
-        stream=False, door=RESPONSES, headers=("Idempotency-Key: once",), loose=LAW,
+        stream=False, door=RESPONSES, headers=("Idempotency-Key: once",),
     ),
     Case(9, "idle connection ends", sound(1, 2), "worn", "worn", weight=40, pauses=(0.0, 0.0, 0.001, 0.005, 0.02)),
     Case(
@@ -113,17 +114,18 @@ _LOST: Final = (
         stream=False, door=RESPONSES, pauses=(0.0, 0.0, 0.001, 0.005),
     ),
     Case(10, "500", Expect(("500", FINE), ("--",), 1, 2), "refuse", "pair", loose=BREAKER),
-    Case(11, "429 with Retry-After", Expect(("429", FINE), ("--",), 1, 2), "busy", "pair", loose=LAW),
-    Case(12, "503 from all", Expect(("503",), ("--", "U"), 0, 2), "storm", "pair", loose=BREAKER),
+    Case(11, "429 with Retry-After", RETRIED, "busy", "pair"),
+    Case(12, "503 once", RETRIED, "unavailable", "pair"),
+    Case(12, "503 from all", Expect(("503",), ("--", "U"), 0, 2), "storm", "storm", loose=BREAKER),
 )  # fmt: skip
 
 _BROKEN: Final = (
-    Case(13, "FIN behind the head", RETRIED, "cut", "pair", stream=False, counts=(0, 0), loose=LAW,
+    Case(13, "FIN behind the head", RETRIED, "cut", "pair", stream=False, counts=(0, 0),
          framings=("chunked", "length")),
-    Case(13, "FIN in the head", RETRIED, "half_head", "pair", loose=LAW),
+    Case(13, "FIN in the head", RETRIED, "half_head", "pair"),
     Case(14, "FIN in the body", ONLY_BROKEN, "cut", stream=False, framings=("chunked", "length"), weight=20),
     Case(14, "RST in the body", BROKEN_OFF, "reset", stream=False, pauses=(0.005, 0.05), weight=20),
-    Case(15, "FIN before the first event", RETRIED, "cut", "pair", stream=True, counts=(0, 0), loose=LAW),
+    Case(15, "FIN before the first event", RETRIED, "cut", "pair", stream=True, counts=(0, 0)),
     Case(15, "FIN behind 1 event", ONLY_BROKEN, "cut", stream=True, counts=(1, 1), weight=15),
     Case(15, "FIN behind 5 events", ONLY_BROKEN, "cut", stream=True, counts=(5, 5), weight=15),
     Case(16, "RST within an event", BROKEN_OFF, "reset_within_event", stream=True, weight=30, pauses=(0.005, 0.05)),
@@ -134,11 +136,36 @@ _BROKEN: Final = (
          counts=(0, 0), weight=6, pauses=BRISK_PAUSES),
     Case(18, "a body stalls", Expect((BROKEN,), ("u",)), "stall_midway", "brisk", stream=False, weight=6,
          pauses=BRISK_PAUSES, framings=("chunked", "length")),
-    Case(19, "an error for a first event", RETRIED, "error_first", "pair", stream=True, loose=LAW,
+    Case(19, "an error for a first event", RETRIED, "error_first", "pair", stream=True,
          framings=("chunked",)),
-    Case(19, "no event", RETRIED, "empty", "pair", stream=True, loose=LAW, framings=("chunked",)),
-    Case(19, "junk for a first event", RETRIED, "malformed_first", "pair", stream=True, loose=LAW,
+    Case(19, "no event", RETRIED, "empty", "pair", stream=True, framings=("chunked",)),
+    Case(19, "junk for a first event", RETRIED, "malformed_first", "pair", stream=True,
          framings=("chunked",)),
+)  # fmt: skip
+
+#: What fails before anything was relayed goes on at the route's fallback; what fails later does not.
+_FALLING: Final = (
+    Case(1, "refused, with a fallback", sound(), model="ditch"),
+    Case(6, "never reads, with a fallback", RETRIED, model="numb", stream=True, weight=6),
+    *(
+        Case(row, f"{name}, with a fallback", RETRIED, deed, "cliff", weight=5)
+        for row, name, deed in (
+            *((7, "RST for an answer", "lose"), (10, "500", "refuse"), (11, "429", "busy"), (12, "503", "unavailable")),
+            *((13, "FIN in the head", "half_head"), (23, "20 interim answers", "interim_many")),
+            *((24, "101 unasked", "switch"), (25, "a head of 1 MB", "huge_head")),
+        )
+    ),
+    *(
+        Case(row, f"{name}, with a fallback", RETRIED, deed, "cliff", stream=True, weight=5, counts=(0, 0),
+             pauses=BRISK_PAUSES, framings=("chunked",))
+        for row, name, deed in (
+            *((15, "FIN before the first event", "cut"), (18, "a head, then nothing", "stall_midway")),
+            *((19, "an error for a first event", "error_first"), (19, "no event", "empty")),
+            (19, "junk for a first event", "malformed_first"),
+        )
+    ),
+    Case(15, "FIN behind an event, with a fallback", ONLY_BROKEN, "cut", "cliff", stream=True,
+         pauses=BRISK_PAUSES),
 )  # fmt: skip
 
 _ODD: Final = (
@@ -151,9 +178,9 @@ _ODD: Final = (
     Case(22, "bytes on an idle connection", Expect((FINE, "502"), ("--", "U"), 1, 2), "mumble", "mumble", stream=False,
          weight=20, framings=("length",), pauses=(0.0, 0.0, 0.001, 0.005)),
     Case(23, "10 interim answers", sound(), "interim_few"),
-    Case(23, "20 interim answers", RETRIED, "interim_many", loose=LAW),
-    Case(24, "101 unasked", RETRIED, "switch", loose=LAW),
-    Case(25, "a head of 1 MB", RETRIED, "huge_head", weight=4, loose=LAW),
+    Case(23, "20 interim answers", INVALID, "interim_many"),
+    Case(24, "101 unasked", INVALID, "switch"),
+    Case(25, "a head of 1 MB", INVALID, "huge_head", weight=4),
     Case(25, "a head byte by byte", refused("504", ending="u"), "drip", "brisk", weight=6),
 )  # fmt: skip
 
@@ -204,7 +231,7 @@ _SHARES: Final = (
 )  # fmt: skip
 
 #: What is done by a visit.
-CASES: Final = (*_CONNECTING, *_LOST, *_BROKEN, *_ODD, *_LEAVING, *_CLIENTS, *_SHARES)
+CASES: Final = (*_CONNECTING, *_LOST, *_BROKEN, *_FALLING, *_ODD, *_LEAVING, *_CLIENTS, *_SHARES)
 #: What is done to the gateway itself meanwhile.
 DONE_TO_GATEWAY: Final = {
     49: "a worker is killed",

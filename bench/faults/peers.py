@@ -30,7 +30,7 @@ from bench.faults.wire import Gone, Wire
 #: Peers that serve whatever deed is asked for.
 WILLING: Final = (
     *("well", "solo", "brisk", "left", "right", "spare", "rest", "worn", "odd", "mumble"),
-    *("swift", "quick", "sound", "extra"),
+    *("swift", "quick", "extra", "squall", "gale", "cliff", "rescue"),
 )
 #: Peers that do the same to everybody.
 STUBBORN: Final[dict[str, Deed]] = {"lame": slow, "hole": refusing(500)}

@@ -13,7 +13,7 @@ import msgspec
 
 from bench.faults.judge import Call, Delays, Finding, Wrong, delays, shares
 from bench.faults.ledger import How, Lag, Outcome, Start
-from bench.faults.matrix import BREAKER, DONE_TO_GATEWAY, LAW
+from bench.faults.matrix import BREAKER, DONE_TO_GATEWAY
 from bench.faults.plan import Plan
 
 #: Findings that are told in full.
@@ -89,7 +89,7 @@ def disturbances(plan: Plan) -> dict[str, int]:
 
 def notes(calls: Sequence[Call]) -> list[str]:
     """What no verdict hangs on yet."""
-    found = [f"loose: {law}" for law in (LAW, BREAKER) if any(call.case.loose == law for call in calls)]
+    found = [f"loose: {BREAKER}"] if any(call.case.loose == BREAKER for call in calls) else []
     for row, peer, of in ((63, "lame", 3), (64, "hole", 3)):
         share = shares([call for call in calls if call.case.row == row])
         if share:
@@ -98,7 +98,10 @@ def notes(calls: Sequence[Call]) -> list[str]:
     found.append(f"{streams / max(len(calls), 1):.0%} of {len(calls)} calls were streams")
     storm = [call for call in calls if call.case.row == 12 and not call.excused]
     if storm:
-        found.append(f"row 12: {sum(len(call.starts) for call in storm) / len(storm):.2f} starts upstream per call")
+        starts = sum(len(call.starts) for call in storm) / len(storm)
+        found.append(
+            f"row 12: {starts:.2f} starts upstream per call; few calls have the budget's reserve for themselves"
+        )
     return found
 
 
