@@ -19,7 +19,7 @@ from bench.faults.wire import Wire
 
 #: Seconds after which a deed that waits for the gateway to leave gives up.
 PATIENCE: Final = 30.0
-#: Seconds after which an idle connection is likely to be one that no request is under way to.
+#: Seconds after which no request is likely to be under way to an idle connection.
 QUIET: Final = 0.3
 
 
@@ -51,6 +51,12 @@ class Exchange:
     def _end(self, how: How) -> None:
         if self.start.how is How.OPEN:
             self.start.how, self.start.ended = how, time.monotonic()
+
+    async def speak(self, data: bytes) -> None:
+        """Send what nobody asked for, unless somebody asks for something now."""
+        if not self.wire.inbox:
+            self.wire.unasked = time.monotonic()
+            await self.send(data)
 
     async def await_abort(self) -> None:
         """Do nothing: the gateway has to leave."""
@@ -218,34 +224,42 @@ async def malformed_first(x: Exchange) -> None:
     await x.send(speech.LAST_CHUNK)
 
 
+def nobodys(x: Exchange) -> bytes:
+    """An answer that nobody asked for."""
+    body = speech.whole(Ask(id="nobody", deed=x.ask.deed, number=0))
+    return speech.head(200, "application/json", f"Content-Length: {len(body)}") + body
+
+
 async def twice(x: Exchange) -> None:
-    """Two answers to one request."""
+    """Two answers to one request, at once."""
     body = speech.whole(x.ask)
-    one = speech.head(200, "application/json", f"Content-Length: {len(body)}") + body
     await x.sleep(x.ask.pause)
-    other = speech.whole(Ask(id="nobody", deed="twice", number=0))
     x.answered()
-    await x.send(one + speech.head(200, "application/json", f"Content-Length: {len(other)}") + other)
+    await x.send(speech.head(200, "application/json", f"Content-Length: {len(body)}") + body + nobodys(x))
+
+
+async def twice_apart(x: Exchange) -> None:
+    """A byte too much, and soon another answer: who keeps the connection meanwhile gives it to another call."""
+    body = speech.whole(x.ask)
+    await x.sleep(x.ask.pause)
+    x.answered()
+    await x.send(speech.head(200, "application/json", f"Content-Length: {len(body)}") + body + b"\n")
+    await x.sleep(QUIET / 3)
+    await x.send(nobodys(x))
 
 
 async def babble(x: Exchange) -> None:
-    """A sound answer, and another behind it that nobody asked for, while the connection is idle.
-
-    Once the next request has left nobody could tell it from that one's answer, HTTP/1.1 having no ids; so it comes
-    late, to a connection that is seldom used.
-    """
+    """A sound answer, and another behind it that nobody asked for, while the connection is idle."""
     await x.all()
     await x.sleep(QUIET)
-    if not x.wire.inbox:
-        other = speech.whole(Ask(id="nobody", deed="babble", number=0))
-        await x.send(speech.head(200, "application/json", f"Content-Length: {len(other)}") + other)
+    await x.speak(nobodys(x))
 
 
 async def mumble(x: Exchange) -> None:
     """A sound answer, and bytes behind it that are no answer."""
     await x.all()
     await x.sleep(x.ask.pause)
-    await x.send(b"mumble")
+    await x.speak(b"mumble")
 
 
 async def worn(x: Exchange) -> None:
@@ -290,7 +304,7 @@ DEEDS: Final[dict[str, Deed]] = {
         deed.__name__: deed
         for deed in (
             *(fine, slow, stall, stall_midway, flood, cut, reset, reset_within_event, bad_chunk, half_head, lose),
-            *(error_first, empty, malformed_first, twice, babble, mumble, worn, switch, huge_head, drip),
+            *(error_first, empty, malformed_first, twice, babble, mumble, twice_apart, worn, switch, huge_head, drip),
         )
     },
     "refuse": refusing(500),

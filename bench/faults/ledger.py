@@ -42,6 +42,8 @@ class Start(msgspec.Struct):
     #: "fin" or "rst": how the gateway left
     by: str = ""
     sent: int = 0
+    #: the request was under way when its upstream spoke unasked: what it is answered with nobody can know
+    crossed: bool = False
     #: what no gateway may send, if it did
     wrong: str = ""
 

@@ -59,6 +59,8 @@ class Case(msgspec.Struct, frozen=True):
     leaves: tuple[float, float] = (0.0, 3.0)
     #: names out of `hostile`, for those visits that send such
     extras: str = ""
+    #: upstreams speak unasked: a request that is under way then cannot be served
+    crossing: bool = False
     loose: str = ""
 
     @property
@@ -171,12 +173,14 @@ _FALLING: Final = (
 _ODD: Final = (
     Case(20, "an event of megabytes", sound(), stream=True, weight=1, counts=(1, 1), pauses=(0.0,),
          sizes=(1 << 20, 2 << 20, 6 << 20), framings=("chunked",)),
-    # Small, so that both arrive in one piece: otherwise the second is row 22's.
-    Case(21, "two answers", sound(), "twice", stream=False, weight=20, framings=("length",), sizes=(20, 300, 3000)),
-    Case(22, "an answer on an idle connection", sound(), "babble", "odd", stream=False, weight=4, framings=("length",)),
-    # Behind a request that just left, it is what that one is answered with.
-    Case(22, "bytes on an idle connection", Expect((FINE, "502"), ("--", "U"), 1, 2), "mumble", "mumble", stream=False,
-         weight=20, framings=("length",), pauses=(0.0, 0.0, 0.001, 0.005)),
+    # Small, so that the byte too much comes with the answer; what comes later is row 22's.
+    Case(21, "two answers", sound(), "twice", stream=False, weight=10, framings=("length",), sizes=(20, 300, 3000)),
+    Case(21, "two answers, apart", sound(), "twice_apart", stream=False, weight=20, framings=("length",),
+         sizes=(20, 300, 3000)),
+    Case(22, "an answer on an idle connection", sound(), "babble", "odd", stream=False, weight=15, framings=("length",),
+         crossing=True),
+    Case(22, "bytes on an idle connection", sound(), "mumble", "mumble", stream=False, weight=20, framings=("length",),
+         pauses=(0.0, 0.0, 0.001, 0.005), crossing=True),
     Case(23, "10 interim answers", sound(), "interim_few"),
     Case(23, "20 interim answers", INVALID, "interim_many"),
     Case(24, "101 unasked", INVALID, "switch"),

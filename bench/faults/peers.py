@@ -27,6 +27,8 @@ from bench.faults.deeds import ALWAYS, AT_HEAD, DEEDS, PATIENCE, Deed, Exchange,
 from bench.faults.ledger import Book, How, Lag, Start, Watch
 from bench.faults.wire import Gone, Wire
 
+#: Seconds in which a request may still be under way that left before its upstream spoke unasked.
+CROSSING: Final = 0.05
 #: Peers that serve whatever deed is asked for.
 WILLING: Final = (
     *("well", "solo", "brisk", "left", "right", "spare", "rest", "worn", "odd", "mumble"),
@@ -164,7 +166,8 @@ class Peers:
 
     def _begin(self, wire: Wire, name: str, index: int, ask: speech.Ask) -> Start:
         self._begun[ask.id] += 1
-        start = Start(ask.id, name, ask.deed, wire.number, index, time.monotonic())
+        now = time.monotonic()
+        start = Start(ask.id, name, ask.deed, wire.number, index, now, crossed=now < wire.unasked + CROSSING)
         return start
 
     def _end(self, start: Start, how: How, when: float = 0.0) -> None:

@@ -36,6 +36,8 @@ class Wire:
         self.left_by = ""
         #: our side said that nothing more comes; our socket is gone
         self.finished = self.closed = False
+        #: when our side last spoke unasked
+        self.unasked = 0.0
         self.task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
