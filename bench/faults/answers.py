@@ -6,12 +6,16 @@ Owns the reading, through h11, and the words. It refuses sockets (`connection` h
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import h11
 
 from bench.faults import speech
 from bench.faults.speech import Ask
+
+#: A whole event that is none.
+_COMMENT: Final = re.compile(rb"(?:\A|(?<=\n\n)): [a-z-]+\n\n")
 
 #: The call's own answer, all of it.
 FINE: Final = "fine"
@@ -113,12 +117,17 @@ def word_of(answer: Answer, ask: Ask) -> str:
     if answer.status != 200:
         return _refusal(answer)
     sound = speech.stream(ask) if ask.stream else speech.whole(ask)
-    body = bytes(answer.body)
+    body = events_of(answer) if ask.stream else bytes(answer.body)
     if body == sound:
         return FINE if answer.complete else CUT if ask.stream else BROKEN
     if sound.startswith(body):
         return SHORT if answer.complete else CUT if ask.stream else BROKEN
     return _told(body, sound, answer) if ask.stream else MIXED
+
+
+def events_of(answer: Answer) -> bytes:
+    """A stream without the comments between its events, which kept it alive."""
+    return _COMMENT.sub(b"", bytes(answer.body))
 
 
 def word_of_nameless(answer: Answer) -> str:

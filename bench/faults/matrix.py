@@ -18,6 +18,7 @@ from bench.faults.speech import CHAT, RESPONSES
 #: is the gateway, not the queue for a processor.
 PAUSES: Final = (0.0, 0.01, 0.1, 0.3, 0.6, 1.0)
 BRISK_PAUSES: Final = (0.0, 0.01, 0.1)
+PULSE_PAUSES: Final = (0.0, 0.1, 0.3)
 
 
 class Expect(msgspec.Struct, frozen=True):
@@ -145,7 +146,7 @@ _BROKEN: Final = (
          framings=("chunked",)),
 )  # fmt: skip
 
-#: What fails before anything was relayed goes on at the route's fallback; what fails later does not.
+#: What fails before anything was relayed goes on at the route's fallback, kept alive or not; what fails later does not.
 _FALLING: Final = (
     Case(1, "refused, with a fallback", sound(), model="ditch"),
     Case(6, "never reads, with a fallback", RETRIED, model="numb", stream=True, weight=6),
@@ -166,6 +167,12 @@ _FALLING: Final = (
             (19, "junk for a first event", "malformed_first"),
         )
     ),
+    Case(7, "RST for an answer, kept alive", Expect((BROKEN, "502"), ("U",)), "lose", "pulse", stream=True,
+         pauses=PULSE_PAUSES),
+    Case(7, "RST for an answer, kept alive, with a fallback", RETRIED, "lose", "pulse-falling", stream=True,
+         pauses=PULSE_PAUSES),
+    Case(18, "nothing comes, kept alive", Expect((BROKEN,), ("u",)), "stall", "pulse", stream=True, weight=6),
+    Case(29, "leaves while kept alive", GONE, "stall", "pulse", stream=True, visit="leave", leaves=(0.0, 0.8)),
     Case(15, "FIN behind an event, with a fallback", ONLY_BROKEN, "cut", "cliff", stream=True,
          pauses=BRISK_PAUSES),
 )  # fmt: skip

@@ -45,10 +45,10 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def row_numbers(text: str) -> tuple[int, ...]:
-    """ "7,9,29-32" as rows: of a range those that there are; ValueError where one is none."""
+    """ "7,9,29-32" as rows: of a range those that there are; ArgumentTypeError where one is none."""
     found = [row for part in text.split(",") for row in numbers(part) if row in ROWS or "-" not in part]
     if not set(found) <= set(ROWS):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"expected some of {','.join(map(str, ROWS))}")
     return tuple(dict.fromkeys(found))
 
 

@@ -32,7 +32,7 @@ CROSSING: Final = 0.05
 #: Peers that serve whatever deed is asked for.
 WILLING: Final = (
     *("well", "solo", "brisk", "left", "right", "spare", "rest", "worn", "odd", "mumble"),
-    *("swift", "quick", "extra", "squall", "gale", "cliff", "rescue"),
+    *("swift", "quick", "extra", "squall", "gale", "cliff", "pulse", "rescue"),
 )
 #: Peers that do the same to everybody.
 STUBBORN: Final[dict[str, Deed]] = {"lame": slow, "hole": refusing(500)}

@@ -115,6 +115,14 @@ def test_a_broken_stream_is_one_that_says_so() -> None:
     assert word_of(answer(STREAM, events(STREAM, 2)[:-9] + ERROR, end="fin", last=b""), STREAM) == "mixed"
 
 
+def test_comments_between_events_are_nobodys() -> None:
+    alive = b": keep-alive\n\n"
+    body = alive * 2 + events(STREAM, 1) + alive * 3 + speech.stream(STREAM)[len(events(STREAM, 1)) :]
+    assert word_of(answer(STREAM, body), STREAM) == "fine"
+    assert word_of(answer(STREAM, alive + events(STREAM, 1) + alive + ERROR, end="fin", last=b""), STREAM) == "broken"
+    assert word_of(answer(STREAM, events(STREAM, 1)[:9] + alive + events(STREAM, 1)[9:]), STREAM) == "mixed"
+
+
 @pytest.mark.parametrize(
     ("ask", "body"),
     [
