@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from bench.faults.answers import BROKEN, CUT, FINE, LEFT, NOTHING
 from bench.faults.speech import CHAT, RESPONSES
@@ -96,6 +97,8 @@ HEALTHY: Final = (
     Case(0, "healthy, among the evil", sound(), weight=4),
     Case(0, "healthy, two peers", sound(), model="pair", weight=2),
 )
+#: What makes a gateway warm, soon.
+WARMING: Final = tuple(structs.replace(case, pauses=(0.0, 0.01)) for case in HEALTHY)
 
 _CONNECTING: Final = (
     Case(1, "one peer refuses", sound(), model="closed"),

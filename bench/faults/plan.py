@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from bench.faults import hostile
-from bench.faults.matrix import CASES, DONE_TO_GATEWAY, HEALTHY, ROWS, Case
+from bench.faults.matrix import CASES, DONE_TO_GATEWAY, HEALTHY, ROWS, WARMING, Case
 from bench.faults.speech import Ask
 
 #: Healthy calls for each fault.
@@ -51,11 +51,13 @@ class Plan(msgspec.Struct, frozen=True):
 def make(seed: int, count: int, rows: Collection[int] = ROWS, only: Collection[int] = ()) -> Plan:
     """*count* faults of *rows*, and the healthy calls among them; of these, the visits whose numbers are in *only*.
 
-    Without rows there are *count* healthy calls.
+    Without rows there are *count* healthy and hasty calls.
     """
     dice = random.Random(seed)
     cases = [case for case in CASES if case.row in rows]
-    drawn = draw(dice, cases, count) + draw(dice, HEALTHY, int(count * HEALTHY_SHARE) if cases else count)
+    drawn = draw(dice, cases, count) + (
+        draw(dice, HEALTHY, int(count * HEALTHY_SHARE)) if cases else draw(dice, WARMING, count)
+    )
     dice.shuffle(drawn)
     visits = [visit_of("" if cases else "warm-", dice, number, case) for number, case in enumerate(drawn)]
     disturbances = disturb(dice, len(visits), [row for row in DONE_TO_GATEWAY if row in rows])

@@ -15,6 +15,7 @@ from bench.faults.judge import Call, Delays, Finding, Wrong, delays, shares
 from bench.faults.ledger import How, Lag, Outcome, Start
 from bench.faults.matrix import BREAKER, DONE_TO_GATEWAY
 from bench.faults.plan import Plan
+from bench.faults.subject import Death
 
 #: Findings that are told in full.
 SHOWN: Final = 5
@@ -103,6 +104,12 @@ def notes(calls: Sequence[Call]) -> list[str]:
             f"row 12: {starts:.2f} starts upstream per call; few calls have the budget's reserve for themselves"
         )
     return found
+
+
+def of_deaths(deaths: Sequence[Death]) -> list[str]:
+    return [
+        f"row 49: another worker after {death.mourned:.1f} s, {len(death.ports)} connections lost" for death in deaths
+    ]
 
 
 def of_wrongs(findings: Sequence[Finding]) -> list[Verdict]:

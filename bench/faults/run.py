@@ -162,7 +162,7 @@ def run(options: FaultOptions) -> Result:
         result = Result(
             bench_report.machine(), options.shown(), seconds, report.rows(calls, findings),
             report.disturbances(one.plan), verdicts, findings, one.lag,
-            [*report.notes(calls), delayed(before, after)],
+            [*report.notes(calls), *report.of_deaths(deaths), delayed(before, after)],
         )  # fmt: skip
     print(report.text(result))
     if findings:

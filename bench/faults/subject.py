@@ -39,6 +39,8 @@ class Death(msgspec.Struct, frozen=True):
 
     at: float
     ports: frozenset[int]
+    #: seconds until another one had taken its place
+    mourned: float = 0.0
 
 
 class Line(msgspec.Struct):
@@ -140,12 +142,12 @@ class Subject:
         ports = look.client_ports(victim, self.port)
         now = time.monotonic()
         os.kill(victim, signal.SIGKILL)
-        self.deaths.append(Death(now, frozenset(ports)))
         end = now + PATIENCE
         while len(self.workers) < self._workers or victim in self.workers:
             if time.monotonic() > end:
                 raise Broken(f"no new worker within {PATIENCE:.0f} s\n{tail(self.log)}")
             time.sleep(0.02)
+        self.deaths.append(Death(now, frozenset(ports), time.monotonic() - now))
 
     # --- afterwards ---
 
