@@ -119,7 +119,7 @@ _LOST: Final = (
         *(9, "idle connection ends, not repeatable", Expect((FINE, "502"), ("--", "U"), 0, 1), "worn", "worn"),
         stream=False, door=RESPONSES, pauses=(0.0, 0.0, 0.001, 0.005),
     ),
-    Case(10, "500", Expect(("500", FINE), ("--",), 1, 2), "refuse", "pair", loose=BREAKER),
+    Case(10, "500", Expect(("500", FINE), ("--",), 1, 2), "refuse", "storm", loose=BREAKER),
     Case(11, "429 with Retry-After", RETRIED, "busy", "pair"),
     Case(12, "503 once", RETRIED, "unavailable", "pair"),
     Case(12, "503 from all", Expect(("503",), ("--", "U"), 0, 2), "storm", "storm", loose=BREAKER),

@@ -19,6 +19,9 @@ from bench.faults.subject import Death
 
 #: Findings that are told in full.
 SHOWN: Final = 5
+#: The share of repeated calls that a budget of 1 has to allow, where there are more than FEW.
+TRIED_AGAIN: Final = 0.8
+FEW: Final = 50
 
 
 class Verdict(msgspec.Struct):
@@ -115,6 +118,17 @@ def of_deaths(deaths: Sequence[Death]) -> list[str]:
 def of_wrongs(findings: Sequence[Finding]) -> list[Verdict]:
     count = Counter(finding.wrong for finding in findings)
     return [Verdict(wrong.value, str(count[wrong]), not count[wrong]) for wrong in Wrong]
+
+
+def tried_again(calls: Sequence[Call]) -> Verdict:
+    """Calls that went on at the other peer of the same backend, as the retry law says; the others fell back.
+
+    A burst may ask for more repetitions than the budget has saved up.
+    """
+    second = [call.starts[1].peer for call in calls if call.case.model == "pair" and len(call.starts) > 1]
+    at_peer = sum(peer in ("left", "right") for peer in second)
+    good = at_peer >= TRIED_AGAIN * len(second) or len(second) < FEW
+    return Verdict("tried again, not fallen back", f"{at_peer} of {len(second)}", good)
 
 
 # --- text ---

@@ -156,6 +156,7 @@ def run(options: FaultOptions) -> Result:
         findings = judge.judge(calls, deaths)
         verdicts = report.of_wrongs(findings)
         verdicts.append(aborts(judge.delays(calls)))
+        verdicts.append(report.tried_again(calls))
         verdicts += leaks(before, after, holding, waited)
         verdicts.append(quiet(one.subject.complaints()))
         verdicts.append(Verdict("exit status after SIGTERM", str(status), status == 0))
