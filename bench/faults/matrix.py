@@ -154,7 +154,7 @@ _FALLING: Final = (
     Case(1, "refused, with a fallback", sound(), model="ditch"),
     Case(6, "never reads, with a fallback", RETRIED, model="numb", stream=True, weight=6),
     *(
-        Case(row, f"{name}, with a fallback", RETRIED, deed, "cliff", weight=5)
+        Case(row, f"{name}, with a fallback", RETRIED, deed, "cliff", weight=5, pauses=BRISK_PAUSES)
         for row, name, deed in (
             *((7, "RST for an answer", "lose"), (10, "500", "refuse"), (11, "429", "busy"), (12, "503", "unavailable")),
             *((13, "FIN in the head", "half_head"), (23, "20 interim answers", "interim_many")),
