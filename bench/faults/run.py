@@ -64,7 +64,7 @@ class Upstreams:
     def finish(self) -> list[Start]:
         """End them, and read what they wrote."""
         _pipe(self.process.stdin).close()
-        if self.process.wait(15):
+        if ended(self.process) != 0:
             raise Broken(f"the upstreams broke\n{tail(self.log)}")
         return ledger.read(self.book, Start)
 
@@ -76,6 +76,14 @@ def _cpus() -> set[int]:
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     assert pipe is not None
     return pipe
+
+
+def ended(process: subprocess.Popen[bytes]) -> int | None:
+    """The exit status of *process*, whose work is done; None where it does not end."""
+    try:
+        return process.wait(REST * 3)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 class Run:
@@ -100,7 +108,7 @@ class Run:
             process = start(command, _cpus(), file, piped=True)
         self.stack.callback(stop, process)
         last = self._attend(process, disturbing=disturbing)
-        if process.wait(30):
+        if ended(process) != 0:
             raise Broken(f"the clients broke\n{tail(log)}")
         self.lag["the clients"] = msgspec.json.decode(last, type=Lag)
         return ledger.read(book, Outcome)
