@@ -30,6 +30,8 @@ _NO_MORE_RETRIES: Final = b"x-should-retry: false\r\n"
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 #: What keeps a waiting stream's connection alive (WHATWG HTML, section 9.2.7).
 COMMENT: Final = b": keep-alive\n\n"
+#: Bytes at the end of a stream that are looked at for what ends it: a last chunk with its usage has some 600.
+_REACH: Final = 4096
 _CLOSE: Final = b"connection: close\r\n"
 _KEEP: Final = b"connection: keep-alive\r\n"
 
@@ -206,7 +208,7 @@ class EventSink:
         self._chunked = call.client.chunked
         #: The usage event was asked for by us, not by the client.
         self._withhold = call.usage_injected
-        #: The whole events that were relayed last.
+        #: The end of what was relayed last, in whole events but for its beginning.
         self._last = b""
         #: Bytes after the last blank line.
         self._tail = b""
@@ -272,7 +274,7 @@ class EventSink:
         ):
             call.chunks += 1
             call.bytes_out += len(payload)
-            self._last = payload
+            self._last = payload if len(payload) <= _REACH else payload[-_REACH:]
             self._client.send(framed)
             return
         events = self._whole_events(payload)
@@ -345,7 +347,7 @@ class EventSink:
         if events.count(USAGE_KEY) > events.count(USAGE_NULL):
             events = self._look_for_usage(events)
         if events:
-            self._last = events
+            self._last = events[-_REACH:]
         self._call.chunks += 1
         self._call.bytes_out += len(events)
         return events

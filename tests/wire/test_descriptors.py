@@ -90,7 +90,7 @@ def test_a_connect_without_a_descriptor_is_no_fault_of_the_peer(stage: Stage) ->
     client = stage.connect(gateway)
     assert served(client)
     usual = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
-    fds = gateway.fds()
+    fds = min(gateway.fds() for _ in range(20))  # a sweep may have a file of /proc open for a moment
     resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (fds, usual[1]))
     client.sock.settimeout(5.0)
     client.timeout = 5.0
