@@ -13,7 +13,7 @@ make it drop one.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import httptools
 import msgspec
@@ -48,7 +48,7 @@ class Request(msgspec.Struct, eq=False):
     #: Pieces that join to the lines ("name: value CRLF") that travel on to the upstream.
     forward: list[bytes] = []
     #: What the reader's owner made of the head. A repetition of the head has it too: it says the same.
-    finding: object = None
+    finding: Any = None
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode('latin-1')} {self.path.decode('latin-1')} length={self.length}>"
