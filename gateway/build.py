@@ -136,6 +136,7 @@ class Gateway:
         measures.in_flight.watch(lambda: len(self.proxy.active))
         measures.client_connections.watch(lambda: len(self.clients.open) + len(self.arrivals.open))
         measures.body_budget.watch(lambda: self.budget.used)
+        self.settler.on_error = lambda error: self.log.error("a call could not be counted", error=repr(error))
         clock.on_error = lambda error: self.log.error("a sweep raised", error=repr(error))
         clock.on_lag = measures.loop_lag.observe
         clock.every_sweep(self.proxy.sweep)

@@ -76,14 +76,16 @@ class ClientSocket(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._call is not None:
-            self._gone()
-        self.state = CLIENT_MOVES[self.state][CLOSED] if self.state is not CLOSED else self.state
-        self.deadline = NEVER
-        self._held = b""
-        if self._paused_reading:
-            self._all.departures.forget(self._transport)
-        self._all.open.discard(self)
+        try:
+            if self._call is not None:
+                self._gone()
+        finally:  # whatever a step of the call raised, the connection is no more
+            self.state = CLIENT_MOVES[self.state][CLOSED] if self.state is not CLOSED else self.state
+            self.deadline = NEVER
+            self._held = b""
+            if self._paused_reading:
+                self._all.departures.forget(self._transport)
+            self._all.open.discard(self)
 
     def pause_writing(self) -> None:
         everyone = self._all

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.call import RELAYING, Call
+from gateway.call import RELAYING, SETTLED, Call
 from gateway.clock import Clock
 from gateway.relay import EventSink
 
@@ -58,6 +58,7 @@ class Heartbeats:
                 on_error(call)
 
     def _beat(self, call: Call, now: float) -> None:
+        assert call.phase is not SETTLED, "a finished call has a heartbeat"
         every, _ = self._due[call]
         attempt = call.attempt
         sink = attempt.sink if attempt is not None and call.phase is RELAYING else self._early.get(call)

@@ -88,7 +88,7 @@ class Proxy:
 
     def whole(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         """The usual answer that is no stream: head and body came in one read, and leave in one write."""
-        if head.status != 200 or head.is_event_stream or attempt.call.status:
+        if head.status != 200 or head.is_event_stream or attempt.call.stream:
             attempt.exchange = None  # it is over, and its connection may be another call's already
             self.head(attempt, head)
             if attempt.call.attempt is attempt:

@@ -188,6 +188,7 @@ class EventSink:
     """
 
     __slots__ = (
+        "_before",
         "_call",
         "_chunked",
         "_client",
@@ -208,7 +209,9 @@ class EventSink:
         self._chunked = call.client.chunked
         #: The usage event was asked for by us, not by the client.
         self._withhold = call.usage_injected
-        #: The end of what was relayed last, in whole events but for its beginning.
+        #: The ends of what was relayed last and before that, in whole events but for their beginnings: what ends a
+        #: stream and the usage behind it may come in two reads.
+        self._before = b""
         self._last = b""
         #: Bytes after the last blank line.
         self._tail = b""
@@ -274,6 +277,7 @@ class EventSink:
         ):
             call.chunks += 1
             call.bytes_out += len(payload)
+            self._before = self._last
             self._last = payload if len(payload) <= _REACH else payload[-_REACH:]
             self._client.send(framed)
             return
@@ -311,7 +315,7 @@ class EventSink:
         peer = self._call.peer
         if peer is None or not self._call.endpoint.streams_usage:
             return False
-        last = self._last + self._tail
+        last = self._before + self._last + self._tail
         if says_done(last):
             peer.state.says_done = True
         return peer.state.says_done and not says_end(last)
@@ -347,6 +351,7 @@ class EventSink:
         if events.count(USAGE_KEY) > events.count(USAGE_NULL):
             events = self._look_for_usage(events)
         if events:
+            self._before = self._last
             self._last = events[-_REACH:]
         self._call.chunks += 1
         self._call.bytes_out += len(events)

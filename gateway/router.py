@@ -55,8 +55,12 @@ class Router:
             call.route = route
         else:
             route = call.route  # by its path alone
-        if route is not None and (call.stream or route.policy.total):
-            self._apply(call, route.policy)
+            if route is None:
+                return None
+        policy = route.policy
+        policy.budget.calls += 1
+        if call.stream or policy.total:
+            self._apply(call, policy)
         return None
 
     def fall_back(self, call: Call, route: Route) -> None:
@@ -69,6 +73,7 @@ class Router:
         # The line stands last: that of a former fallback goes.
         call.answer_lines = call.answer_lines.partition(SERVED)[0] + route.served_line
         call.route = route
+        route.policy.budget.calls += 1
         self._apply(call, route.policy)
 
     def _choose(self, call: Call, route: Route) -> Route | None:

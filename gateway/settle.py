@@ -142,7 +142,7 @@ class _Kind:
 class Settler:
     """Counts attempts and calls. *access* is None where access lines are not written."""
 
-    __slots__ = ("_access", "_kinds", "_measures", "_observe_overhead", "_over", "_stamp", "_upstreams")
+    __slots__ = ("_access", "_kinds", "_measures", "_observe_overhead", "_over", "_stamp", "_upstreams", "on_error")
 
     def __init__(self, measures: Measures, access: AccessLog | None, stamp: Stamp) -> None:
         self._measures = measures
@@ -153,6 +153,8 @@ class Settler:
         self._over: list[_Over] = []
         if access is not None:
             access.gather = self.count
+        #: Told what counting a call raised.
+        self.on_error: Callable[[Exception], None] = _nothing
         # Looked up before.
         self._kinds: dict[_Key, _Kind] = {}
         self._upstreams: dict[str, _Cells] = {}
@@ -204,51 +206,58 @@ class Settler:
         self._over = []
         known = self._kinds
         observe_overhead = self._observe_overhead
-        kinds = []
+        kinds: list[_Kind | None] = []
         for call, attempt, ending, now in over:
-            fault = call.fault
-            key = (
-                call.endpoint,
-                call.request.method,
-                call.status,
-                ending,
-                None if fault is None else fault.kind.code,
-                call.peer,
-                call.route,
-                call.principal,
-                call.model,
-                call.address,
-                call.stream,
-            )
-            kind = known.get(key) or self._open_kind(key, call, ending)
-            kinds.append(kind)
-            kind.requests.value += 1
-            kind.ending.value += 1
-            observe = kind.observe
-            observe((now - (call.at_begin or call.at_start)) * _SECONDS)
-            if attempt is not None:
-                attempts, observe = kind.attempts or self._open_attempts(kind, attempt, call.status)
-                attempts.value += 1
-                observe((now - attempt.at_begin) * _SECONDS)
-            if call.at_first:
-                observe_overhead((call.at_attempt - call.at_begin) * _SECONDS)
-                if call.chunks:
-                    self._count_stream(call)
-                usage = call.usage
-                if usage is not None:
-                    prompt, completion, cached = kind.tokens or self._open_tokens(kind, call.route)
-                    prompt.value += usage.prompt
-                    completion.value += usage.completion
-                    cached.value += usage.cached
+            try:
+                fault = call.fault
+                key = (
+                    call.endpoint,
+                    call.request.method,
+                    call.status,
+                    ending,
+                    None if fault is None else fault.kind.code,
+                    call.peer,
+                    call.route,
+                    call.principal,
+                    call.model,
+                    call.address,
+                    call.stream,
+                )
+                kind = known.get(key) or self._open_kind(key, call, ending)
+                kind.requests.value += 1
+                kind.ending.value += 1
+                observe = kind.observe
+                observe((now - (call.at_begin or call.at_start)) * _SECONDS)
+                if attempt is not None:
+                    attempts, observe = kind.attempts or self._open_attempts(kind, attempt, call.status)
+                    attempts.value += 1
+                    observe((now - attempt.at_begin) * _SECONDS)
+                if call.at_first:
+                    observe_overhead((call.at_attempt - call.at_begin) * _SECONDS)
+                    if call.chunks:
+                        self._count_stream(call)
+                    usage = call.usage
+                    if usage is not None:
+                        prompt, completion, cached = kind.tokens or self._open_tokens(kind, call.route)
+                        prompt.value += usage.prompt
+                        completion.value += usage.completion
+                        cached.value += usage.cached
+            except Exception as error:  # a bug of ours costs its own call's line, and no other
+                self.on_error(error)
+                kinds.append(None)
+            else:
+                kinds.append(kind)
         if self._access is not None:
             self._access.add(self._lines(over, kinds))
 
-    def _lines(self, over: Sequence[_Over], kinds: Sequence[_Kind]) -> list[AccessLine]:
+    def _lines(self, over: Sequence[_Over], kinds: Sequence[_Kind | None]) -> list[AccessLine]:
         """The lines of calls that are over, which is in the order of their ends."""
         epoch = time_ns() - monotonic_ns()
         until = 0
         lines = []
         for (call, _, _, now), kind in zip(over, kinds, strict=True):
+            if kind is None:
+                continue
             if now >= until:  # a millisecond's text is shared
                 milli = (now + epoch) // 1_000_000
                 until = (milli + 1) * 1_000_000 - epoch
@@ -316,6 +325,10 @@ class Settler:
         label = route.label if route is not None else OTHER
         kind.tokens = tokens = (child(label, "prompt"), child(label, "completion"), child(label, "cached"))
         return tokens
+
+
+def _nothing(error: Exception) -> None:
+    """Nobody is told."""
 
 
 def _describe(call: Call, ending: str) -> Description:

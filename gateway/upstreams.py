@@ -236,12 +236,11 @@ class Upstreams:
 
     def _policy(self, backend: schema.Backend) -> Policy:
         timeouts, retry = backend.timeouts, backend.retry
-        attempts = self._estate.measures.upstream_latency.child(backend.name)
         return Policy(
             self._balancer(backend),
             tries=retry.tries,
             on=retry.on,
-            budget=RetryBudget(retry.budget, lambda: attempts.count),
+            budget=RetryBudget(retry.budget),
             inject_usage=backend.usage == "inject",
             first_byte=timeouts.first_byte,
             idle=timeouts.idle,

@@ -6,7 +6,6 @@ peer (`gateway.routing.balance`). A RetryBudget is made for each backend by `gat
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import random
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -40,37 +39,34 @@ class Again(NamedTuple):
 class RetryBudget:
     """How many answered or lost requests of one backend may be sent again: a share of its traffic.
 
-    When everything fails, repetitions only add to the load; so each first try earns *ratio* of a repetition, and what
-    is saved up is at most *ratio* of the calls under way. At least `RESERVE` repetitions are there for a backend with
+    When everything fails, repetitions only add to the load; so each call earns *ratio* of a repetition, and what is
+    saved up is at most *ratio* of the calls under way. At least `RESERVE` repetitions are there for a backend with
     little traffic, renewed at `REFILL` a second.
     """
 
-    __slots__ = ("_at", "_begun", "_first_tries", "_repeated", "_saved", "ratio")
+    __slots__ = ("_at", "_counted", "_saved", "calls", "ratio")
 
-    def __init__(self, ratio: float, begun: Callable[[], int]) -> None:
-        """*begun* counts the backend's attempts so far, repetitions included."""
+    def __init__(self, ratio: float) -> None:
         self.ratio = ratio
-        self._begun = begun
-        self._first_tries = begun()
-        self._repeated = 0
+        #: Calls that came to the backend so far: the router counts them.
+        self.calls = 0
+        self._counted = 0
         self._saved = RESERVE
         self._at = 0.0
 
     def take(self, now: float, active: int) -> bool:
-        """Take one repetition, if there is one. *now*: monotonic seconds; *active*: calls under way."""
+        """Take one repetition, if there is one. *now*: monotonic seconds; *active*: calls under way in this worker."""
         if not self.ratio:
             return False
-        first_tries = self._begun() - self._repeated
-        earned = self.ratio * max(0, first_tries - self._first_tries)
+        earned = self.ratio * (self.calls - self._counted)
         if self._at:
             earned += REFILL * (now - self._at)
-        self._first_tries = first_tries
+        self._counted = self.calls
         self._at = now
         self._saved = min(self._saved + earned, max(RESERVE, self.ratio * active))
         if self._saved < 1.0:
             return False
         self._saved -= 1.0
-        self._repeated += 1
         return True
 
 

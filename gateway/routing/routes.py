@@ -64,6 +64,8 @@ class Routes:
         #: Names that matched a pattern or took the default. Bounded, because clients choose the names.
         self._memo: dict[str, Route] = {}
         self._owners: dict[str, str] = {}
+        #: The routes of paths without a model, by the backend's name.
+        self._backends: dict[str, Route] = {}
         self._build()
 
     def find(self, model: str) -> Route | None:
@@ -84,8 +86,7 @@ class Routes:
 
     def of_backend(self, name: str) -> Route | None:
         """The route to a backend by its own name, for paths without a model."""
-        group = self.groups.get(name)
-        return Route("", [group], None) if group is not None else None
+        return self._backends.get(name)
 
     @property
     def complete(self) -> bool:
@@ -219,6 +220,7 @@ class Routes:
         self._patterns = []
         self._memo = {}
         self._owners = {}
+        self._backends = {name: Route("", [group], None) for name, group in self.groups.items()}
         for model, groups in serving.items():
             renames = {group.name: group.models[model] for group in groups if group.models[model] != model}
             route = Route(model, groups, renames or None)

@@ -231,18 +231,8 @@ def test_a_call_without_a_route_is_not_tried_again(retry: Retry) -> None:
 # The budget.
 
 
-class Traffic:
-    """A backend's attempts."""
-
-    def __init__(self) -> None:
-        self.begun = 0
-
-    def __call__(self) -> int:
-        return self.begun
-
-
 def test_a_backend_without_traffic_has_a_few_repetitions_and_gets_them_back_with_time() -> None:
-    budget = RetryBudget(0.2, Traffic())
+    budget = RetryBudget(0.2)
     assert [budget.take(NOW, 1) for _ in range(5)] == [True, True, True, False, False]
     assert [budget.take(NOW + 1, 1) for _ in range(2)] == [True, False]
     assert [budget.take(NOW + 1000, 1) for _ in range(5)] == [True, True, True, False, False]
@@ -250,26 +240,22 @@ def test_a_backend_without_traffic_has_a_few_repetitions_and_gets_them_back_with
 
 @pytest.mark.parametrize("ratio", [0.1, 0.2, 1.0])
 def test_in_a_storm_repetitions_are_a_share_of_the_first_tries(ratio: float) -> None:
-    traffic = Traffic()
-    budget = RetryBudget(ratio, traffic)
+    budget = RetryBudget(ratio)
     repeated = 0
     for _ in range(10_000):
-        traffic.begun += 1
-        if budget.take(NOW, 30):
-            repeated += 1
-            traffic.begun += 1
+        budget.calls += 1
+        repeated += budget.take(NOW, 30)
     assert ratio * 10_000 - 1 <= repeated <= ratio * 10_000 + 4
 
 
 def test_what_is_saved_up_is_a_share_of_the_calls_under_way() -> None:
-    traffic = Traffic()
-    budget = RetryBudget(0.2, traffic)
-    traffic.begun = 100_000
+    budget = RetryBudget(0.2)
+    budget.calls = 100_000
     assert sum(budget.take(NOW, 100) for _ in range(1000)) == 20
 
 
 def test_a_budget_of_nothing_allows_nothing() -> None:
-    assert not RetryBudget(0.0, Traffic()).take(NOW, 100)
+    assert not RetryBudget(0.0).take(NOW, 100)
 
 
 def test_a_fault_is_never_tried_again_unless_it_says_so() -> None:

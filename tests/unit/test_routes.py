@@ -25,7 +25,7 @@ def group(name: str, *models: str, peers: int = 1, tries: int = 2, auto: bool = 
         LeastConnections(),
         tries=tries,
         on=(),
-        budget=RetryBudget(0.2, lambda: 0),
+        budget=RetryBudget(0.2),
         inject_usage=True,
         first_byte=1.0,
         idle=1.0,

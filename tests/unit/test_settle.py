@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import pytest
 
+from gateway import settle
 from gateway.admission.budget import ByteBudget
 from gateway.admission.keys import Principal
 from gateway.call import Attempt, Backend, Call, Client
@@ -30,7 +31,7 @@ from protocols.openai.usage import Usage
 CHAT = Endpoint("/v1/chat/completions")
 STATE = PeerState(Standing())
 PEERS = [Peer(cast("Backend", SimpleNamespace(name=name)), f"http://{name}:1", 1, STATE) for name in ("one", "two")]
-BUDGET = RetryBudget(0.2, lambda: 0)
+BUDGET = RetryBudget(0.2)
 POLICY = Policy(cast("Any", None), tries=1, on=(), budget=BUDGET, inject_usage=False, first_byte=0, idle=0, total=0)
 ROUTES = [Route(label, [Group("one", PEERS, POLICY, {})], None) for label in ("m", "n*")]
 
@@ -190,3 +191,23 @@ def test_names_that_clients_choose_fill_no_memory(tmp_path: Path) -> None:
     house.settler.count()
     assert not house.settler._kinds
     assert house.lines()[-1]["model"] == "x" * TEXT_LIMIT
+
+
+def test_a_call_that_cannot_be_counted_costs_no_other_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(tmp_path)
+    told: list[Exception] = []
+    house.settler.on_error = told.append
+    describe = settle._describe
+
+    def picky(call: Call, ending: str) -> settle.Description:
+        if call.model == "bad":
+            raise ValueError("bad")
+        return describe(call, ending)
+
+    monkeypatch.setattr(settle, "_describe", picky)
+    for id, model in ((b"a", "m"), (b"b", "bad"), (b"c", "m")):
+        call = answered(id)
+        call.model = model
+        house.settler.settle(call)
+    assert [line["request_id"] for line in house.lines()] == ["a", "c"]
+    assert [str(error) for error in told] == ["bad"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import resource
 import socket
 import threading
@@ -58,6 +60,19 @@ def knocking(gateway: Gateway) -> Iterator[list[int]]:
         knocker.join()
 
 
+def next_descriptor(gateway: Gateway) -> int:
+    """The number that the worker's next descriptor gets, once nothing closes or opens any more."""
+    seen: list[int] = []
+
+    def at_rest() -> bool:
+        taken = {int(name) for name in os.listdir(f"/proc/{gateway.pid}/fd")}
+        seen.append(next(number for number in itertools.count() if number not in taken))
+        return len(seen) >= 20 and len(set(seen[-20:])) == 1
+
+    wait_until(at_rest, "descriptors at rest")
+    return seen[-1]
+
+
 def test_accepting_pauses_before_the_last_descriptor_and_goes_on(stage: Stage) -> None:
     gateway = limited(stage)
     first = stage.connect(gateway)
@@ -90,8 +105,7 @@ def test_a_connect_without_a_descriptor_is_no_fault_of_the_peer(stage: Stage) ->
     client = stage.connect(gateway)
     assert served(client)
     usual = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
-    fds = min(gateway.fds() for _ in range(20))  # a sweep may have a file of /proc open for a moment
-    resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (fds, usual[1]))
+    resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (next_descriptor(gateway), usual[1]))
     client.sock.settimeout(5.0)
     client.timeout = 5.0
     client.request("POST", CHAT, chat_request())

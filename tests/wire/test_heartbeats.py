@@ -22,7 +22,7 @@ BEAT = b": keep-alive\n\n"
 STREAM = answers.head(200, answers.SSE_TYPE, ("transfer-encoding", "chunked"))
 
 
-def staged(stage: Stage, script: Script | str, *others: dict[str, Any], **fields: Any) -> Gateway:
+def staged(stage: Stage, script: Script | list[Script] | str, *others: dict[str, Any], **fields: Any) -> Gateway:
     first = script if isinstance(script, str) else stage.upstream(script)
     fields = {"heartbeat": "100ms", "retry": {"tries": 1}, **fields}
     routes = [{"model": "m", "fallbacks": [other["name"] for other in others]}] if others else []
@@ -88,6 +88,22 @@ def test_a_call_that_asks_for_no_stream_gets_no_heartbeat(stage: Stage) -> None:
     assert gateway.ask("POST", CHAT, chat_request()).status == 500
     stalled = staged(stage, answers.await_abort, timeouts={"total": "400ms"})
     assert stalled.ask("POST", CHAT, chat_request()).status == 504
+
+
+def test_a_plain_answer_to_who_asked_for_a_stream_leaves_no_heartbeat_behind(stage: Stage) -> None:
+    """The next call on the connection waits longer than that: what it gets is its own."""
+    gate = Gate()
+    gateway = staged(stage, [answers.chat("one"), answers.stalled(gate, answers.chat("two"))])
+    client = stage.connect(gateway)
+    client.chat(stream=True)
+    assert client.response("POST").body == answers.chat_body("one")
+    client.chat()
+    client.sock.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        client.sock.recv(1)
+    gate.open()
+    client.sock.settimeout(5.0)
+    assert client.response("POST").body == answers.chat_body("two")
 
 
 BREAKS: dict[str, tuple[Script, str]] = {

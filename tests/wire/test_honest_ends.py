@@ -225,7 +225,7 @@ UNSAID: dict[str, tuple[list[bytes], bool]] = {
 
 
 @pytest.mark.parametrize("framing", ["chunked", "length"])
-@pytest.mark.parametrize("pieces", ["events", "whole"])
+@pytest.mark.parametrize("pieces", ["events", "whole", "bytes"])
 @pytest.mark.parametrize("name", UNSAID)
 def test_a_stream_without_the_end_that_its_upstream_s_streams_have_is_broken(
     stage: Stage, name: str, pieces: answers.Pieces, framing: answers.Framing
