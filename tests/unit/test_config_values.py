@@ -108,6 +108,7 @@ ZERO_HAS_A_MEANING = {
     "backends.pool.max_idle",
     "routes.targets.weight",  # none of the calls
     "cors.max_age",
+    "server.watch",
     "defaults.heartbeat",
     "backends.heartbeat",
     "overload.memory_limit",
