@@ -9,6 +9,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from gateway.admin.breakers import Breakers
 from gateway.admin.health import Health
 from gateway.admin.metrics import Metrics
 from gateway.admin.models import Models
@@ -105,6 +106,7 @@ def _doors(
         "/health/live": health.live,
         "/health/ready": health.ready,
         "/v1/models": models.list,
+        "/v1/circuit-breakers": Breakers(routes).list,
     }
     if config.metrics.enabled:
         operations[config.metrics.path] = Metrics(gateway.settler.count, gateway.shared.merged, gateway.system).scrape

@@ -6,8 +6,8 @@ upgrade keeps it: processes of two versions may write to it, each to its own row
 
 Two kinds of cells. **Own cells** stand in a row and have one writer, the process that the row belongs to (but for its
 PID, which the supervisor writes): aligned int64 written through a memoryview that was cast to "q", which the processor
-stores whole (struct.pack_into zeroes first and was seen torn). **Common cells** (the header and the directories) change
-only under `Page.lock`.
+stores whole (struct.pack_into zeroes first and was seen torn). **Common cells** (the header, the directories, peers'
+circuits) change only under `Page.lock`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 _CELL: Final = 8
 _MAGIC: Final = 0x48454144_52414345  # "HEADRACE"
 #: Another number where the layout changes, or the bounds of a histogram: an upgrade then begins with a new page.
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 
 # The header's cells.
 _MAGIC_CELL, _LAYOUT_CELL, _ROWS_CELL, _FOLDS_CELL = range(4)
@@ -36,6 +36,9 @@ STARTING, SERVING, LEAVING = range(3)
 _FIXED_CELLS: Final = 16
 #: Names of peers in a page's lifetime: they are never taken back; those beyond are balanced by each worker's own count.
 PEERS_LIMIT: Final = 1024
+#: Cells of each peer's circuit (`gateway.routing.breaker`); the first of all cells tells when one was changed.
+CIRCUIT_CELLS: Final = 24
+_CIRCUITS_CELLS: Final = 1 + PEERS_LIMIT * CIRCUIT_CELLS
 #: Cells of counters: a few for each label set, some twenty for a histogram's.
 METRIC_CELLS: Final = 64 << 10
 _ROW_CELLS: Final = _FIXED_CELLS + 2 * PEERS_LIMIT + METRIC_CELLS
@@ -194,12 +197,16 @@ class Page:
         at += _PEER_NAMES
         #: Label sets and their counters.
         self.metrics = Directory(self, header[10:12], whole[at : at + _METRIC_NAMES], METRIC_CELLS)
+        at += _METRIC_NAMES
+        #: Common cells: peers' circuits, by the peer's number.
+        self.circuits = whole[at : at + _CIRCUITS_CELLS * _CELL].cast("q")
 
     @classmethod
     def make(cls, rows: int) -> Page:
         """A new page for *rows* processes. Untouched parts of it take no memory."""
         fd = os.memfd_create("headrace-page", os.MFD_CLOEXEC)
-        os.ftruncate(fd, (_HEADER_CELLS + rows * _ROW_CELLS) * _CELL + _PEER_NAMES + _METRIC_NAMES)
+        cells = _HEADER_CELLS + rows * _ROW_CELLS + _CIRCUITS_CELLS
+        os.ftruncate(fd, cells * _CELL + _PEER_NAMES + _METRIC_NAMES)
         with mmap.mmap(fd, mmap.PAGESIZE) as start:
             header = memoryview(start)[: _HEADER_CELLS * _CELL].cast("q")
             header[_ROWS_CELL] = rows
@@ -209,9 +216,12 @@ class Page:
         return cls(fd)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Change common cells. The kernel frees the lock when its holder dies. Raises `PageError` after a second."""
-        for _ in range(_LOCK_TRIES):
+    def lock(self, tries: int = _LOCK_TRIES) -> Iterator[None]:
+        """Change common cells. The kernel frees the lock when its holder dies. Raises `PageError` after a second.
+
+        *tries*: half milliseconds, for who has no second.
+        """
+        for _ in range(tries):
             try:
                 fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -275,6 +285,7 @@ class Page:
             row.release()
         self.peers.release()
         self.metrics.release()
+        self.circuits.release()
         self._header.release()
         self._memory.close()
         os.close(self._lock_fd)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+from hashlib import blake2b
 from typing import NamedTuple
 
 from gateway.config import schema
@@ -36,6 +37,11 @@ class Place(NamedTuple):
     def label(self) -> str:
         """What logs and metrics call the peer."""
         return f"{self.url} {self.address}" if self.address else self.url
+
+    @property
+    def number(self) -> int:
+        """The same in every process, and never another place's; never 0."""
+        return int.from_bytes(blake2b(repr(self).encode(), digest_size=7).digest(), "little") + 1
 
 
 def marks(tls: schema.UpstreamTls) -> tuple[FileMark, ...]:

@@ -25,6 +25,11 @@ _BUSY: Final = frozenset({408, 429})
 UNAUTHORIZED: Final = 401
 
 
+def is_usable(status: int) -> bool:
+    """Whether an answer of *status* is about the request: the upstream did its work."""
+    return status < 500 and status not in _BUSY and status != UNAUTHORIZED
+
+
 def judge_status(head: ResponseHead, on: Container[str | int]) -> Fault | None:
     """What is wrong where the status says that the upstream failed; None: the answer is about the request.
 

@@ -18,13 +18,15 @@ from gateway.deadlines import judge_overdue
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.heartbeat import Heartbeats
 from gateway.pauses import Pauses
-from gateway.probation import UNAUTHORIZED, judge_first_event, judge_status, no_stream
+from gateway.probation import UNAUTHORIZED, is_usable, judge_first_event, judge_status, no_stream
 from gateway.relay import BodySink, EventSink, answer_fault, relay_whole, timing
 from gateway.router import Router
 from gateway.routing.balance import eligible
+from gateway.routing.ejection import no_peer
 from gateway.routing.endpoints import Body
 from gateway.routing.peer import Peer, Standing
 from gateway.routing.retry import Again, judge
+from gateway.routing.route import Route
 from gateway.routing.routes import Routes
 from gateway.settle import Settler
 from protocols.http1.response import ResponseHead
@@ -66,7 +68,10 @@ class Proxy:
         coarse = self._clock.now
         peers: Sequence[Peer] = route.peers
         if call.tried or self._standing.doubtful:
-            peers = eligible(peers, coarse, call.tried)
+            peers = eligible(peers, coarse, call.tried, call)
+            if not peers:
+                self._find_none(call, route)
+                return
         peer = peers[0] if len(peers) == 1 else route.policy.balancer.pick(peers)
         now = monotonic_ns()
         if not call.at_attempt:
@@ -75,6 +80,16 @@ class Proxy:
         call.peer = peer
         call.tries += 1
         peer.backend.begin(call, attempt)
+
+    def _find_none(self, call: Call, route: Route) -> None:
+        """Every peer's circuit is open: go on under a fallback at once, or refuse."""
+        call.move(CONNECTING)
+        fault = no_peer(route.peers)
+        again = judge(call, fault, self._clock.now, len(self.active))
+        if again is None:
+            self._refuse(call, fault)
+        else:
+            self._go_on(call, route.peers[0], fault, again)
 
     def connecting(self, attempt: Attempt) -> None:
         """The attempt has no connection yet."""
@@ -101,7 +116,7 @@ class Proxy:
         call.attempt = None  # it is over: nobody may reach its connection, which may be another call's already
         state = attempt.peer.state
         if not state.heard:
-            state.answered()
+            state.served(attempt.at_begin, call)
         state.end()
         call.phase = PHASE_MOVES[call.phase][RELAYING]
         call.usage = usage_of_answer(body)
@@ -126,6 +141,7 @@ class Proxy:
     def _refused(self, attempt: Attempt, fault: Fault) -> None:
         """The upstream says that it failed: ask again, or show what it says."""
         call = attempt.call
+        attempt.peer.state.blamed(fault, attempt.at_begin, call)
         again = judge(call, fault, self._clock.now, len(self.active))
         if again is None and fault.answered != UNAUTHORIZED:
             return
@@ -176,6 +192,8 @@ class Proxy:
         call = attempt.call
         self._commit(attempt, head)
         attempt.held = b""
+        if not attempt.peer.state.heard:
+            attempt.peer.state.served(attempt.at_begin, call)
         early = self._beats.early(call)
         if early is not None:
             attempt.sink = early
@@ -217,6 +235,8 @@ class Proxy:
             text = "The upstream's stream ended without saying so."
             self.failed(attempt, Fault(Side.UPSTREAM, Kind.UPSTREAM_LOST, text))
             return
+        if not attempt.peer.state.heard and not isinstance(sink, EventSink) and is_usable(head.status):
+            attempt.peer.state.served(attempt.at_begin, call)
         sink.end()
         self._finish_attempt(attempt)
         self._settle(call)
@@ -234,6 +254,8 @@ class Proxy:
         lost = fault.retry in (Retry.UNSENT, Retry.REPEATABLE) and call.phase < PROBATION and not _is_slow(fault)
         if lost and attempt.peer.state.failed(now, attempt.trial):
             self._settler.cooled_down(attempt.peer)
+        if call.phase is not RELAYING or now < call.total_deadline:
+            attempt.peer.state.blamed(fault, attempt.at_begin, call)
         self._finish_attempt(attempt)
         if call.phase is RELAYING:
             assert attempt.sink is not None
@@ -272,7 +294,10 @@ class Proxy:
 
     def _finish_attempt(self, attempt: Attempt) -> None:
         """Count the attempt out of its peer, exactly once, and untie it from its exchange."""
-        attempt.peer.state.end()
+        state = attempt.peer.state
+        state.end()
+        if state.out:
+            state.circuit.over(attempt.call)
         attempt.call.attempt = None
         attempt.exchange = None
         self._settler.attempted(attempt)

@@ -9,6 +9,7 @@ A sink's `feed` runs for every read from an upstream: no task, no queue, no pars
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Final
 
 from gateway.call import Attempt, Call
@@ -24,7 +25,6 @@ from protocols.openai.usage import USAGE_KEY, USAGE_NULL, USAGE_WINDOW, find_usa
 #: A partial event is held back up to this size; past it the bytes flow, and a break can only be told by a cut.
 PARTIAL_EVENT_LIMIT: Final = 256 << 10
 
-_RETRY_AFTER: Final = b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (RETRY_AFTER, RETRY_AFTER * 1000)
 #: The gateway tried again already: the SDKs of OpenAI and Anthropic, which would try again too, then do not.
 _NO_MORE_RETRIES: Final = b"x-should-retry: false\r\n"
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
@@ -83,12 +83,18 @@ def answer_fault(call: Call, fault: Fault, date: bytes) -> None:
     body = fault.body or error_body(fault.message, kind.type, kind.code, fault.param)
     head = own_head(kind.status, b"application/json", len(body))
     call.fault = fault
-    more = _RETRY_AFTER if kind.status in (429, 503) else b""
+    more = _retry_after(fault.wait) if kind.status in (429, 503) else b""
     if kind is Kind.NO_KEY:
         more = b"www-authenticate: Bearer\r\n"  # RFC 9110 section 15.5.2
     elif kind is Kind.BAD_METHOD:
         more = b"allow: " + b", ".join(call.endpoint.methods) + b"\r\n"
     answer_whole(call, head, body, date, more)
+
+
+def _retry_after(wait: float) -> bytes:
+    """When to come again: after *wait* seconds, and not at once."""
+    seconds = max(float(RETRY_AFTER), wait)
+    return b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (ceil(seconds), ceil(seconds * 1000))
 
 
 def answer_whole(call: Call, head: ResponseHead, body: bytes, date: bytes, more: bytes = b"") -> None:

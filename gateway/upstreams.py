@@ -21,6 +21,8 @@ from gateway.observe.logs import Log
 from gateway.page import Seat
 from gateway.places import Place, credentials, marks
 from gateway.routing.balance import BALANCERS, Balancer
+from gateway.routing.breaker import CLOSED, DUE, FAILURES, HALF_OPEN, SINCE, Change, Rules
+from gateway.routing.circuits import Board, PeerCircuit
 from gateway.routing.host import HostLeastConnections, HostLoad, SharedPeerState
 from gateway.routing.peer import Peer, PeerState, Standing
 from gateway.routing.retry import RetryBudget
@@ -63,6 +65,7 @@ class Estate:
         self.seat = seat
         self.standing = Standing()
         self.host = HostLoad(seat)
+        self.board = Board.of_host(seat.page)
         self.resolver = Resolver(look_up, measures.dns_lookups, clock, log, self._readdress)
         # by the present configuration
         self._present: Upstreams | None = None
@@ -80,12 +83,28 @@ class Estate:
         known = self._states.get(place)
         if known is not None:
             return known
-        if self.seat.workers > 1:
-            column = self.seat.page.peers.number(f"{place.backend}\0{place.label}".encode())
-            if column is not None:
-                return SharedPeerState(self.standing, self.seat.row, column)
-            self.log.warning("a peer's load is not shared between workers: too many peers", endpoint=place.label)
-        return PeerState(self.standing)
+        column = self.seat.page.peers.number(f"{place.backend}\0{place.label}".encode())
+        if column is None:
+            self.log.warning("a peer is not shared between workers: too many peers", endpoint=place.label)
+        board = self.board if column is not None else None
+        circuit = PeerCircuit(board, column or 0, place.number)
+        circuit.on_change = lambda change: self._circuit_changed(place, circuit, change)
+        if column is not None and self.seat.workers > 1:
+            return SharedPeerState(self.standing, self.seat.row, column, circuit)
+        return PeerState(self.standing, circuit)
+
+    def _circuit_changed(self, place: Place, circuit: PeerCircuit, change: Change) -> None:
+        """Count and log a change that this worker made."""
+        where = {"upstream": place.backend, "endpoint": place.label}
+        if change.opened:
+            self.measures.circuit_open.child(place.backend).value += 1
+        if change.state is CLOSED:
+            self.log.info("circuit closed", **where)
+        elif change.state is HALF_OPEN:
+            self.log.info("circuit half-open: one call is the probe", **where)
+        else:
+            again_in = (circuit.cell(DUE) - circuit.cell(SINCE)) / 1000
+            self.log.warning("circuit open", **where, failures=circuit.cell(FAILURES), again_in=again_in)
 
     def known_pool(self, place: Place) -> Pool | None:
         return self._pools.get(place)
@@ -117,7 +136,7 @@ class Estate:
         self.backends = [*(one for one in self.backends if one.busy), *upstreams.backends]
         self._present = upstreams
         self.resolver.keep(upstreams.names, upstreams.refresh)
-        self.recount()
+        self._settle_in()
         self._sort()
         self._watch()
 
@@ -127,7 +146,7 @@ class Estate:
             pool.readdress(name)
         if self._present is not None:
             self._present.readdress(name)
-            self.recount()
+            self._settle_in()
             self._sort()
 
     def dismiss(self, place: Place) -> None:
@@ -146,9 +165,18 @@ class Estate:
             self._retired.append(pool)
             self._sort()
 
+    def _settle_in(self) -> None:
+        """Circuits are those of the peers there are now, by the present configuration's rules."""
+        assert self._present is not None
+        for place, state in self._states.items():
+            state.circuit.rules = self._present.rules[place.backend]
+            state.circuit.take()
+            state.look()
+        self.recount()
+
     def recount(self) -> None:
         """Peers of a configuration that was not taken over were counted too."""
-        self.standing.doubtful = sum(not state.proven for state in self._states.values())
+        self.standing.doubtful = sum(state.doubts for state in self._states.values())
 
     def _sort(self) -> None:
         self._by_name = {}
@@ -174,8 +202,11 @@ class Estate:
 
     def sweep(self, now: float) -> None:
         """Act on deadlines that are past; forget the retired that are empty."""
+        news = self.board.has_news()
         for state in self._states.values():
             state.heard = False
+            if news or state.out:
+                state.look()
         for pool in self.pools:
             pool.sweep(now)
         if not all(pool.all for pool in self._retired):
@@ -195,6 +226,8 @@ class Upstreams:
         self.states: dict[Place, PeerState] = {}
         self.pools: dict[Place, Pool] = {}
         self.options: dict[Place, schema.Pool] = {}
+        #: When circuits open, by the backend's name.
+        self.rules: dict[str, Rules] = {}
         #: The names that are asked, by the host that they name, and the seconds between two lookups of each.
         self.names: dict[str, Name] = {}
         self.refresh: dict[str, float] = {}
@@ -209,6 +242,8 @@ class Upstreams:
     def _group(self, backend: schema.Backend) -> Group:
         endpoints = [_endpoint(given) for given in backend.endpoints]
         models = backend.models
+        self.rules[backend.name] = Rules(backend.breaker.max_failures, int(backend.breaker.reset * 1000))
+        self._estate.measures.circuit_open.child(backend.name)
         peers, told = self._mock(backend, endpoints) if backend.protocol == "mock" else self._http(backend, endpoints)
         group = Group(
             backend.name,

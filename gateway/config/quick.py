@@ -20,15 +20,19 @@ UPSTREAMS: Final = "GATEWAY_UPSTREAMS"
 API_KEYS: Final = "GATEWAY_API_KEYS"
 DEFAULT_UPSTREAM: Final = "GATEWAY_DEFAULT_UPSTREAM"
 
-_NAMES: Final = (UPSTREAMS, API_KEYS, DEFAULT_UPSTREAM, policies.FALLBACKS, policies.ROUTE_POLICIES)
+#: Variable -> the key of [defaults.breaker] that it sets.
+BREAKER: Final = {
+    "GATEWAY_CIRCUIT_BREAKER_MAX_FAILURES": "max_failures",
+    "GATEWAY_CIRCUIT_BREAKER_RESET_SECONDS": "reset",
+}
+
+_NAMES: Final = (UPSTREAMS, API_KEYS, DEFAULT_UPSTREAM, policies.FALLBACKS, policies.ROUTE_POLICIES, *BREAKER)
 _SCHEMES: Final = ("http", "https", "mock")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 #: Promised for a later version. Ignoring one would drop a limit, a policy or a mask without a word.
 NOT_SUPPORTED: Final = (
     "GATEWAY_RATE_LIMIT_PER_MINUTE",
-    "GATEWAY_CIRCUIT_BREAKER_MAX_FAILURES",
-    "GATEWAY_CIRCUIT_BREAKER_RESET_SECONDS",
     "GATEWAY_REQUEST_TIMEOUT_SECONDS",
     "GATEWAY_REDIS_URL",
     "GATEWAY_API_KEY_POLICIES",
@@ -70,6 +74,12 @@ def apply(root: Table, environ: Mapping[str, str], faults: Faults) -> None:
     if default:
         leaf = Leaf(f"environment {DEFAULT_UPSTREAM}", "routing.default_backend", default)
         root.table("routing").entries["default_backend"] = leaf
+    for variable, key in BREAKER.items():
+        text = environ.get(variable, "").strip()
+        if text:
+            value = int(text) if text.isdecimal() else text
+            leaf = Leaf(f"environment {variable}", f"defaults.breaker.{key}", value)
+            root.table("defaults").table("breaker").entries[key] = leaf
     policies.apply(root, environ, faults)
 
 

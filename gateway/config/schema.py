@@ -155,6 +155,13 @@ class Retry(Section, frozen=True):
     budget: Ratio = Ratio(0.2)
 
 
+class Breaker(Section, frozen=True):
+    """When a peer that fails is left alone, and for how long at first."""
+
+    max_failures: CountOrNone = 5
+    reset: Wait = Seconds(30)
+
+
 class Pool(Section, frozen=True):
     """Idle upstream connections, per peer."""
 
@@ -182,6 +189,7 @@ class Defaults(Section, frozen=True):
     balance: Balance = "least_connections"
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
+    breaker: Breaker = Breaker()
     pool: Pool = Pool()
     dns: Dns = Dns()
     usage: Literal["inject", "observe"] = "inject"

@@ -336,6 +336,9 @@ class Measures:
             "Times a peer was set aside after a failure.",
             ("upstream", "endpoint"),
         )
+        self.circuit_open = registry.counter(
+            "gateway_circuit_open_total", "Times a peer's circuit opened.", ("upstream",)
+        )
         self.dns_lookups = registry.counter(
             "gateway_dns_lookups_total", "Lookups of upstreams' names, by what came of them.", ("result",)
         )

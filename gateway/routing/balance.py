@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from random import random, sample
 from typing import Final, Protocol
 
+from gateway.routing.ejection import admitted
 from gateway.routing.peer import Peer
 
 _INFINITE: Final = float("inf")
@@ -22,12 +23,18 @@ class Balancer(Protocol):
         """One of *peers*, which is not empty and holds only peers that may be used."""
 
 
-def eligible(peers: Sequence[Peer], now: float, tried: Sequence[Peer] = ()) -> Sequence[Peer]:
-    """The peers worth trying: not tried by this call, not cooling down; all of them where nothing else is left."""
-    if tried:
-        peers = [peer for peer in peers if peer not in tried] or peers
-    up = [peer for peer in peers if peer.state.proven or now >= peer.state.retry_at]
-    return up or peers
+def eligible(peers: Sequence[Peer], now: float, tried: Sequence[Peer] = (), who: object = None) -> Sequence[Peer]:
+    """The peers worth trying by the call *who*: not tried by it, not cooling down; all where nothing else is left.
+
+    Circuits come first (`ejection.admitted`): only they may leave none.
+    """
+    left = [peer for peer in peers if peer not in tried] or peers if tried else peers
+    if any(peer.state.out for peer in peers):
+        left = admitted(peers, left, who)
+        if len(left) < 2:
+            return left
+    up = [peer for peer in left if peer.state.proven or now >= peer.state.retry_at]
+    return up or left
 
 
 class LeastConnections:

@@ -11,6 +11,7 @@ from random import random, sample
 from typing import Final
 
 from gateway.page import Row, Seat
+from gateway.routing.circuits import PeerCircuit
 from gateway.routing.peer import Peer, PeerState, Standing, speaks_well
 
 _INFINITE: Final = float("inf")
@@ -44,8 +45,8 @@ class SharedPeerState(PeerState):
 
     __slots__ = ("_cells", "_claimed", "_words", "column")
 
-    def __init__(self, standing: Standing, row: Row, column: int) -> None:
-        super().__init__(standing)
+    def __init__(self, standing: Standing, row: Row, column: int, circuit: PeerCircuit | None = None) -> None:
+        super().__init__(standing, circuit)
         self._cells = row.peers
         self._words: memoryview[int] | None = row.words
         #: The next call to begin is counted in the cell already.
@@ -100,6 +101,9 @@ class Hearsay:
         self._seat = seat
 
     def is_well(self, state: PeerState) -> bool:
+        """Whether nothing speaks against the peer: no circuit, which is the host's anyway, and no word."""
+        if state.circuit.is_open:
+            return False
         word = state.word
         if isinstance(state, SharedPeerState):
             others = self._seat.page.neighbours(self._seat.row)

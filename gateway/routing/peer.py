@@ -1,7 +1,8 @@
 """Peers: what configuration gives (`Peer`) and what is observed of it (`PeerState`).
 
-Owns both, and the cool-down of a peer that fails fast. It refuses connections (`gateway.upstream.pool`) and the choice
-among peers (`gateway.routing.balance`). Made by `gateway.upstreams`; the state outlives a change of configuration.
+Owns both, and the cool-down of a peer that fails fast. It refuses connections (`gateway.upstream.pool`), circuits
+(`gateway.routing.circuits`) and the choice among peers (`gateway.routing.balance`). Made by `gateway.upstreams`; the
+state outlives a change of configuration.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from gateway.clock import monotonic_ns
+from gateway.errors import Fault
+from gateway.routing.circuits import PeerCircuit, now_ms
 
 if TYPE_CHECKING:
     from gateway.call import Backend
@@ -48,18 +51,33 @@ class PeerState:
     peer that fails at once is always the least busy and would draw every call (RELIABILITY's black hole).
     """
 
-    __slots__ = ("_standing", "failures", "heard", "in_flight", "proven", "retry_at", "says_done", "turn", "word")
+    __slots__ = (
+        "_standing",
+        "circuit",
+        "failures",
+        "heard",
+        "in_flight",
+        "out",
+        "proven",
+        "retry_at",
+        "says_done",
+        "turn",
+        "word",
+    )
 
-    def __init__(self, standing: Standing) -> None:
+    def __init__(self, standing: Standing, circuit: PeerCircuit | None = None) -> None:
         self._standing = standing
         standing.doubtful += 1
+        self.circuit = circuit or PeerCircuit()
+        #: Whether its circuit was not like any other's when last looked at: then it makes the worker doubtful too.
+        self.out = False
         self.in_flight = 0
         self.proven = False
         #: Failures in a row, counted once per cool-down.
         self.failures = 0
         #: Monotonic seconds before which an unproven peer is skipped.
         self.retry_at = 0.0
-        #: Whether it answered since the last sweep: so often its good word is renewed, and no oftener.
+        #: Whether it served a call since the last sweep: so often its good word is renewed, and no oftener.
         self.heard = False
         #: The last word on it.
         self.word = 0
@@ -71,7 +89,12 @@ class PeerState:
     def leave(self) -> None:
         """The peer is no longer configured: what its last calls meet concerns nobody else."""
         self._standing = Standing()
-        self._standing.doubtful = not self.proven
+        self._standing.doubtful = self.doubts
+
+    @property
+    def doubts(self) -> int:
+        """What it adds to the worker's doubts."""
+        return (not self.proven) + self.out
 
     def available(self, now: float) -> bool:
         return self.proven or now >= self.retry_at
@@ -93,10 +116,40 @@ class PeerState:
         if self.in_flight < 0:
             raise AssertionError("a peer's in-flight count fell below zero")
 
-    def answered(self) -> None:
-        """The peer sent a response head: it is there. Need not be called while it is `heard`."""
-        if not self.heard:
+    def served(self, began: int, who: object) -> None:
+        """The call *who*, which *began* then (monotonic ns), got a usable answer. Need not be called while `heard`."""
+        self.answered()
+        self.circuit.served(began, who)
+        if self.out:
+            self.look()
+        else:
             self.heard = True
+
+    def blamed(self, fault: Fault, began: int, who: object) -> None:
+        """The call *who*, which *began* then, met *fault*."""
+        self.heard = False
+        self.circuit.failed(fault, began, who)
+        self.look()
+
+    def look(self) -> None:
+        """See how the circuit stands: after each change, and as long as it is out of the ordinary."""
+        now = now_ms()
+        out = not self.circuit.is_plain(now)
+        if out is not self.out:
+            self.out = out
+            self._standing.doubtful += 1 if out else -1
+        if out:
+            self.heard = False
+            self.circuit.renew(now)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether its circuit is open."""
+        return self.out and self.circuit.is_open
+
+    def answered(self) -> None:
+        """The peer sent a response head: it is there."""
+        if not self.heard:
             self._say(0)
         if not self.proven:
             self.proven = True

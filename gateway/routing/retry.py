@@ -13,6 +13,7 @@ from gateway.call import Call
 from gateway.errors import Fault, Retry
 
 if TYPE_CHECKING:
+    from gateway.routing.peer import Peer
     from gateway.routing.route import Route
 
 #: What a route may list in `retry.on`, beside the statuses of answers.
@@ -92,7 +93,8 @@ def judge(call: Call, fault: Fault, now: float, active: int) -> Again | None:
     |             |                                               | "timeout", or the status of the answer             |
     | NEVER       | the request is at fault, or the answer begun  | no                                                 |
 
-    Only causes that the backend lists in `retry.on`. An endpoint is repeatable if it only generates, or if the client
+    Only causes that the backend lists in `retry.on`, and only while the circuit of some peer is closed: where all are
+    known to fail, asking again only adds to the load. An endpoint is repeatable if it only generates, or if the client
     sent an Idempotency-Key. Another peer is tried at once; one that failed already after a jittered pause, or when
     Retry-After says, if that is soon. What would begin after the call's total time is not begun.
 
@@ -122,14 +124,19 @@ def _may(call: Call, route: Route, fault: Fault, now: float, active: int) -> boo
     """Whether tries and budget allow it."""
     if fault.retry is Retry.REUSED:
         return not call.lost_reused
-    if len(call.tried) + 1 >= route.tries:
+    if len(call.tried) + 1 >= route.tries or all(peer.state.is_broken for peer in route.peers):
         return False
     return fault.retry is Retry.UNSENT or route.policy.budget.take(now, active)
 
 
 def _wait(call: Call, route: Route, fault: Fault) -> float:
     """Seconds until the next attempt."""
-    if fault.retry is Retry.REUSED or any(peer is not call.peer and peer not in call.tried for peer in route.peers):
+    if fault.retry is Retry.REUSED or any(_is_next(peer, call) for peer in route.peers):
         return 0.0
     longest = min(BACK_OFF_LIMIT, BACK_OFF * (2.0 ** (len(call.tried) + 1) - 1))
     return max(random() * longest, fault.wait)
+
+
+def _is_next(peer: Peer, call: Call) -> bool:
+    """Whether *peer* is one that *call* may go to at once."""
+    return peer is not call.peer and peer not in call.tried and not peer.state.is_broken

@@ -63,6 +63,32 @@ def test_an_upstream_inherits_and_can_be_refined(tmp_path: Path) -> None:
     assert (first.timeouts.idle, first.usage, second.usage) == (7, "inject", "observe")
 
 
+def test_breakers_are_set_for_all_backends_and_a_backends_own_win(tmp_path: Path) -> None:
+    environ = {
+        "GATEWAY_UPSTREAMS": UPSTREAMS,
+        "GATEWAY_CIRCUIT_BREAKER_MAX_FAILURES": "3",
+        "GATEWAY_CIRCUIT_BREAKER_RESET_SECONDS": "7",
+    }
+    own = BACKEND + "breaker = { max_failures = 9 }\n"
+    found = [(one.breaker.max_failures, one.breaker.reset) for one in loaded(tmp_path, KEYED + own, environ).backends]
+    assert found == [(9, 7.0), (3, 7.0), (3, 7.0), (3, 7.0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("MAX_FAILURES", "many", 'defaults.breaker.max_failures: is "many", expected'),
+        ("MAX_FAILURES", "-1", 'defaults.breaker.max_failures: is "-1", expected'),
+        ("RESET_SECONDS", "0", "defaults.breaker.reset: is 0, expected"),
+        ("RESET_SECONDS", "soon", 'defaults.breaker.reset: is "soon", expected'),
+    ],
+)
+def test_breakers_that_make_no_sense_are_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
+    name = f"GATEWAY_CIRCUIT_BREAKER_{name}"
+    [line] = faults(tmp_path, environ={name: text})
+    assert line.startswith(f"environment {name}: {said}")
+
+
 @pytest.mark.parametrize("name", NOT_SUPPORTED)
 def test_what_is_promised_but_not_built_is_refused(tmp_path: Path, name: str) -> None:
     assert faults(tmp_path, environ={name: "1"}) == [f"environment {name}: not supported by this version"]

@@ -106,6 +106,8 @@ ZERO_HAS_A_MEANING = {
     "backends.timeouts.total",
     "defaults.pool.max_idle",
     "backends.pool.max_idle",
+    "defaults.breaker.max_failures",  # no circuit opens
+    "backends.breaker.max_failures",
     "routes.targets.weight",  # none of the calls
     "cors.max_age",
     "server.watch",

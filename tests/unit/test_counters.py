@@ -184,6 +184,7 @@ PROMISED = {
     "gateway_access_dropped_total": (Type.COUNTER, ()),
     "gateway_accept_pauses_total": (Type.COUNTER, ()),
     "gateway_peer_cooldowns_total": (Type.COUNTER, ("upstream", "endpoint")),
+    "gateway_circuit_open_total": (Type.COUNTER, ("upstream",)),
     "gateway_build_info": (Type.GAUGE, ("version",)),
     "gateway_metrics_folded_total": (Type.COUNTER, ("family",)),
 }

@@ -140,6 +140,19 @@ def budget(stage: KeyStage) -> None:
     assert not (ok(gateway) and ok(gateway))
 
 
+def max_failures(stage: KeyStage) -> None:
+    gateway = stage.start(stage.upstream(answers.error(500)), fields={"breaker": {"max_failures": 2}})
+    assert [gateway.ask("POST", CHAT, chat_request()).status for _ in range(3)] == [500, 500, 503]
+
+
+def reset(stage: KeyStage) -> None:
+    """Of `max_failures` the default holds: five."""
+    upstream = stage.upstream([*[answers.error(500)] * 5, answers.chat()])
+    gateway = stage.start(upstream, fields={"breaker": {"max_failures": 5, "reset": "300ms"}})
+    assert not any(ok(gateway) for _ in range(6))
+    wait_until(lambda: ok(gateway), "the probe is let through", 3.0)
+
+
 def max_idle(stage: KeyStage) -> None:
     gate = Gate()
     upstream = stage.upstream(answers.stalled(gate))
@@ -203,6 +216,8 @@ SHARED: dict[str, Check] = {
     "balance": balance,
     **{f"timeouts.{check.__name__}": check for check in (connect, first_byte, idle, total)},
     **{f"retry.{check.__name__}": check for check in (tries, on, budget)},
+    "breaker.max_failures": max_failures,
+    "breaker.reset": reset,
     "pool.max_idle": max_idle,
     "pool.idle_timeout": idle_timeout,
     "dns.refresh": refresh,
