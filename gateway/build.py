@@ -23,7 +23,7 @@ from gateway.observe.counters import Measures
 from gateway.observe.exposition import collectors
 from gateway.observe.logs import Level, Log, Stamp
 from gateway.observe.processes import HostProcesses
-from gateway.observe.rows import HostRows
+from gateway.observe.rows import HostPeers, HostRows
 from gateway.observe.shared import SharedCounts
 from gateway.overload import Bounds, Overload
 from gateway.page import BEAT, CONNECTIONS, GENERATION, LAG, LEAVING, MEMORY, PID, STATE, Seat, alone
@@ -49,7 +49,7 @@ class Gateway:
         self.seat = seat = seat or alone()
         self.measures = Measures(__version__)
         self.shared = SharedCounts(seat, self.measures.registry, lambda: Measures(__version__).registry)
-        self.system = collectors(HostProcesses(self._pids), HostRows(seat))
+        self.system = collectors(HostProcesses(self._pids), HostRows(seat), HostPeers(lambda: self.estate.healthy()))
         self.clock = Clock()
         #: Sweeps in a row that found far more connections here than elsewhere.
         self._skewed = 0
@@ -149,6 +149,7 @@ class Gateway:
         clock.every_sweep(self.estate.host.sweep)
         clock.every_sweep(self.overload.sweep)
         clock.every_sweep(self._report)
+        clock.every_sweep(self.estate.prober.sweep)
         clock.every_sweep(self._even_out)
 
     def publish(self) -> None:

@@ -252,7 +252,7 @@ class Proxy:
         now = self._clock.now
         # A worn-out connection says nothing about its peer; one that refuses or loses a fresh call cools down.
         lost = fault.retry in (Retry.UNSENT, Retry.REPEATABLE) and call.phase < PROBATION and not _is_slow(fault)
-        if lost and attempt.peer.state.failed(now, attempt.trial):
+        if lost and attempt.peer.state.failed(now, attempt.trial, fault.retry is Retry.UNSENT):
             self._settler.cooled_down(attempt.peer)
         if call.phase is not RELAYING or now < call.total_deadline:
             attempt.peer.state.blamed(fault, attempt.at_begin, call)

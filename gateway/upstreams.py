@@ -9,7 +9,7 @@ each configuration.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from gateway.call import Backend
@@ -23,13 +23,14 @@ from gateway.places import Place, credentials, marks
 from gateway.routing.balance import BALANCERS, Balancer
 from gateway.routing.breaker import CLOSED, DUE, FAILURES, HALF_OPEN, SINCE, Change, Rules
 from gateway.routing.circuits import Board, PeerCircuit
-from gateway.routing.host import HostLeastConnections, HostLoad, SharedPeerState
+from gateway.routing.host import Hearsay, HostLeastConnections, HostLoad, SharedPeerState
 from gateway.routing.peer import Peer, PeerState, Standing
 from gateway.routing.retry import RetryBudget
 from gateway.routing.route import Group, Policy, Rule, Share
 from gateway.routing.routes import Routes
 from gateway.upstream.dial import Dialler
 from gateway.upstream.discovery import Discovery
+from gateway.upstream.health import Prober, Terms
 from gateway.upstream.http import HttpBackend, Target
 from gateway.upstream.lookup import look_up
 from gateway.upstream.mock import MockBackend
@@ -47,7 +48,9 @@ class Crew:
     #: peers; None where the endpoint is one peer itself.
     endpoints: list[tuple[Place, int, Name | None]]
     http: HttpBackend
+    protocol: str
     options: schema.Pool
+    health: schema.Health
     #: In the order of the endpoints; one that is listed twice is there twice.
     members: dict[tuple[int, Place], tuple[Peer, Target]] = field(default_factory=dict)
     #: Read by the backend's discovery.
@@ -66,6 +69,7 @@ class Estate:
         self.standing = Standing()
         self.host = HostLoad(seat)
         self.board = Board.of_host(seat.page)
+        self.prober = Prober(seat, clock)
         self.resolver = Resolver(look_up, measures.dns_lookups, clock, log, self._readdress)
         # by the present configuration
         self._present: Upstreams | None = None
@@ -173,6 +177,7 @@ class Estate:
             state.circuit.take()
             state.look()
         self.recount()
+        self.prober.take_over(self._present.checked())
 
     def recount(self) -> None:
         """Peers of a configuration that was not taken over were counted too."""
@@ -194,6 +199,12 @@ class Estate:
                 connections.watch((name, "idle"), total(name, lambda pool: len(pool.idle)))
                 connections.watch((name, "busy"), total(name, lambda pool: pool.busy))
                 connections.watch((name, "connecting"), total(name, lambda pool: pool.connecting))
+
+    def healthy(self) -> Iterator[tuple[str, str, bool]]:
+        """Each peer's backend and endpoint, and whether the host finds it well."""
+        hearsay = Hearsay(self.seat)
+        for place, state in self._states.items():
+            yield place.backend, place.label, hearsay.is_well(state)
 
     @property
     def pools(self) -> list[Pool]:
@@ -312,7 +323,7 @@ class Upstreams:
             name = self._name(urls.parse(endpoint.url).host, backend.dns.refresh)
             place = Place(backend.name, endpoint.url, backend.tls, lines, files)
             listed.append((place, endpoint.weight, name if backend.dns.peer_per == "address" else None))
-        crew = Crew(backend.name, listed, http, backend.pool)
+        crew = Crew(backend.name, listed, http, backend.protocol, backend.pool, backend.health)
         self._crews.append(crew)
         peers = self._muster(crew)
         if isinstance(backend.models, str):
@@ -327,6 +338,14 @@ class Upstreams:
         self.names[host] = name = self.names.get(host) or self._estate.resolver.name(host)
         self.refresh[host] = min(refresh, self.refresh.get(host, refresh))
         return name
+
+    def checked(self) -> Iterator[tuple[PeerState, Target, Terms]]:
+        """The peers whose health is checked, each once."""
+        for crew in self._crews:
+            if crew.health.interval:
+                terms = _terms(crew)
+                for peer, target in {peer.state: (peer, target) for peer, target in crew.members.values()}.values():
+                    yield peer.state, target, terms
 
     def readdress(self, name: Name) -> None:
         """*name* has other addresses: where they are peers, they join and leave."""
@@ -403,6 +422,13 @@ def _names(models: tuple[str | dict[str, str], ...]) -> dict[str, str]:
     for model in models:
         names.update({model: model} if isinstance(model, str) else model)
     return names
+
+
+def _terms(crew: Crew) -> Terms:
+    health = crew.health
+    path = health.path or ("/health" if crew.protocol == "vllm" else "/v1/models")
+    bounds = (health.unhealthy_after, health.healthy_after)
+    return Terms(path.encode("ascii"), bool(health.path), health.interval, health.timeout, *bounds)
 
 
 def _rule(route: schema.Route) -> Rule:

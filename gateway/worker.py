@@ -168,6 +168,7 @@ class Worker:
         gateway.arrivals.abort()
         gateway.clients.abort()
         # 7. Backends and timers end, the log last.
+        await gateway.estate.prober.close()
         for discovery in gateway.discoveries:
             await discovery.close()
         for backend in gateway.backends:

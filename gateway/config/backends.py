@@ -10,7 +10,7 @@ import os
 from typing import Final
 
 from gateway.config.report import FIELD_VALUE, TOKEN, Path, Report, is_text
-from gateway.config.rules import exactly_one, listed_paths, unique_names
+from gateway.config.rules import exactly_one, listed_paths, one_path, unique_names
 from gateway.config.schema import Backend, Config, Endpoint, RetryCause
 from gateway.config.shape import words_of
 from gateway.config.text import one_of, shown
@@ -35,6 +35,8 @@ def check(config: Config, report: Report) -> None:
         _tls(backend, (*path, "tls"), report)
         _models(backend, (*path, "models"), report)
         _retry(backend, (*path, "retry", "on"), report)
+        if backend.health.path:
+            one_path(backend.health.path, (*path, "health", "path"), "/", report)
         listed_paths(backend.passthrough, (*path, "passthrough"), "/v1/", report)
     unique_names([backend.name for backend in config.backends], ("backends",), report)
 

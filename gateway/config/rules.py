@@ -33,7 +33,7 @@ def check(config: Config, report: Report) -> None:
     unique_names([key.name for key in config.auth.keys], ("auth", "keys"), report)
     _logging(config, report)
     _cors(config, report)
-    _path(config.metrics.path, ("metrics", "path"), "/", report)
+    one_path(config.metrics.path, ("metrics", "path"), "/", report)
 
 
 def check_whole(config: Config, report: Report) -> None:
@@ -79,10 +79,11 @@ def listed_text(values: tuple[str, ...], path: Path, report: Report) -> None:
 def listed_paths(values: tuple[str, ...], path: Path, prefix: str, report: Report) -> None:
     """Every element is a path, or a pattern of paths, below *prefix*."""
     for at, value in enumerate(values):
-        _path(value, (*path, at), prefix, report)
+        one_path(value, (*path, at), prefix, report)
 
 
-def _path(value: str, path: Path, prefix: str, report: Report) -> None:
+def one_path(value: str, path: Path, prefix: str, report: Report) -> None:
+    """It is a path, or a pattern of paths, below *prefix*."""
     if not value.startswith(prefix) or not FIELD_VALUE.fullmatch(value) or " " in value:
         report(path, f"is {shown(value)}, expected visible ASCII that starts with {quoted(prefix)}")
 

@@ -162,6 +162,16 @@ class Breaker(Section, frozen=True):
     reset: Wait = Seconds(30)
 
 
+class Health(Section, frozen=True):
+    """How a peer is asked whether it is well. An empty path is the protocol's."""
+
+    path: str = ""
+    interval: Seconds = Seconds(10)
+    timeout: Wait = Seconds(1)
+    unhealthy_after: Count = 3
+    healthy_after: Count = 2
+
+
 class Pool(Section, frozen=True):
     """Idle upstream connections, per peer."""
 
@@ -190,6 +200,7 @@ class Defaults(Section, frozen=True):
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
     breaker: Breaker = Breaker()
+    health: Health = Health()
     pool: Pool = Pool()
     dns: Dns = Dns()
     usage: Literal["inject", "observe"] = "inject"

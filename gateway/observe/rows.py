@@ -1,13 +1,14 @@
-"""What the workers' rows on the page say of each, as gauges: which configuration it serves, how late its loop is.
+"""What the page says of each worker and each peer, as gauges: which configuration a worker serves, how late its loop
+is; whether a peer is well.
 
-Owns these gauges. It refuses to write rows (`gateway.build`) and to add up what workers count
-(`gateway.observe.shared`): here each worker is shown by itself, by its row's number. One `HostRows` is made per worker
-by `gateway.build`.
+Owns these gauges. It refuses to write the page (`gateway.build`, `gateway.routing`) and to add up what workers count
+(`gateway.observe.shared`): here each worker is shown by itself, by its row's number. One `HostRows` and one `HostPeers`
+are made per worker by `gateway.build`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -46,6 +47,23 @@ class HostRows(Collector):
             generations.add_metric([str(row.number)], row.cells[GENERATION])
             lags.add_metric([str(row.number)], _lag(row))
         yield from (generations, lags, memory)
+
+
+class HostPeers(Collector):
+    """*healthy* tells each peer's backend and endpoint, and whether it is well; read at each scrape."""
+
+    def __init__(self, healthy: Callable[[], Iterable[tuple[str, str, bool]]]) -> None:
+        self._healthy = healthy
+
+    def collect(self) -> Iterator[Metric]:
+        peers = GaugeMetricFamily(
+            "gateway_backend_healthy",
+            "1 where nothing speaks against a peer: no call, no health check.",
+            labels=["upstream", "endpoint"],
+        )
+        for upstream, endpoint, well in self._healthy():
+            peers.add_metric([upstream, endpoint], well)
+        yield peers
 
 
 def _lag(row: Row) -> float:

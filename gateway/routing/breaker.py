@@ -9,13 +9,19 @@ returns the change of state that it made, for the log.
 | state     | calls                                         | left by                                             |
 |-----------|-----------------------------------------------|-----------------------------------------------------|
 | CLOSED    | all                                           | `max_failures` in a row, or the health check: OPEN  |
-| OPEN      | none, or those for whom nothing else is left  | a call that claims to be the probe: HALF_OPEN       |
+| OPEN      | none, or those for whom nothing else is left  | a call that claims to be the probe: HALF_OPEN;      |
+|           |                                               | such a call's answer, or the health check: CLOSED   |
 | HALF_OPEN | the probe alone, or as above                  | its success, CLOSED; its failure or its end, OPEN   |
 
 Failures are connections that cannot be made, calls that are lost, first bytes that do not come, answers of 5xx and
 streams that do not begin with an answer; any usable answer ends the row. Answers about the request (4xx), clients that
 leave and what is our own fault are neither. A circuit is open for `reset` x 2^n, give or take a fifth and never more
 than ten times `reset`; n counts failed probes. A probe is due then, whatever went before: no circuit is open for ever.
+
+The health check opens a circuit, and closes one, after several answers that say the same, and at most every 5 s: so one
+that flaps is seen to. It does not close what calls opened, though, while it says all the time that the peer is well:
+then it does not exercise what fails. Where calls could not even connect, or where it saw the peer down too, its word is
+as good as a call's.
 
 A claim is renewed while the probe's call runs, at most for the longest open time; and a killed worker's frees itself.
 
@@ -56,9 +62,11 @@ class Cause(IntEnum):
     UNREACHED = 1
     #: It took a call and gave no usable answer.
     FAILED = 2
+    #: It did not pass the health check.
+    MISSED = 3
 
 
-UNREACHED, FAILED = Cause.UNREACHED, Cause.FAILED
+UNREACHED, FAILED, MISSED = Cause.UNREACHED, Cause.FAILED, Cause.MISSED
 
 #: The cells. Times are monotonic milliseconds.
 (
@@ -76,7 +84,10 @@ UNREACHED, FAILED = Cause.UNREACHED, Cause.FAILED
     CAUSE,
     RISEN_AT,  # when it was closed again, 0 for never
     PLACE,  # which place it is the circuit of
-) = range(14)
+    RUN,  # answers in a row to the health check that were good, or, below 0, that were not
+    SEEN,  # whether the health check saw it down since it opened
+    RESTORED_AT,  # when the health check last found well what calls could not reach
+) = range(17)
 CELLS: Final = 24
 
 #: Milliseconds that a claim holds without being renewed: a killed worker's probe frees itself.
@@ -87,6 +98,8 @@ LONGEST: Final = 10
 JITTER: Final = 0.2
 #: Milliseconds for which a peer may ask to be left alone (Retry-After).
 BUSY_LIMIT: Final = 60_000
+#: Milliseconds from a circuit's opening or closing until the health check may turn it again.
+HOLD_TIME: Final = 5_000
 
 
 class Cells(Protocol):
@@ -213,11 +226,51 @@ class Circuit:
         self._set(DUE, now)
         return self._move(now, OPEN)
 
+    # What the health check reports.
+
+    def passed(self, now: int, rise: int, *, restores: bool) -> Change | None:
+        """The peer is well, as *rise* answers in a row have to say; *restores* where calls found otherwise."""
+        run = max(self.cell(RUN), 0) + 1
+        self._set(RUN, run)
+        if run < rise:
+            return None
+        if restores and self.cell(CAUSE) != FAILED:
+            self._set(RESTORED_AT, now)
+        if self.cell(STATE) == CLOSED or not self._may_turn(now):
+            return None
+        if self.cell(CAUSE) == FAILED and not self.cell(SEEN):
+            return None  # it said so all the time
+        change = self.close(now)
+        self._set(RUN, run)
+        self._set(RESTORED_AT, now)
+        return change
+
+    def missed(self, now: int, fall: int) -> Change | None:
+        """The peer is not well, as *fall* answers in a row have to say."""
+        run = min(self.cell(RUN), 0) - 1
+        self._set(RUN, run)
+        if -run < fall:
+            return None
+        if self.cell(STATE) != CLOSED:
+            self._set(SEEN, 1)
+            return None
+        if not self._may_turn(now):
+            return None
+        change = self.open(now)
+        self._set(CAUSE, MISSED)
+        self._set(SEEN, 1)
+        return change
+
+    def _may_turn(self, now: int) -> bool:
+        last = max(self.cell(OPENED_AT), self.cell(RISEN_AT))
+        return not last or now >= last + HOLD_TIME
+
     # Changes of state.
 
     def open(self, now: int) -> Change:
         """Open a closed circuit."""
         self._set(TRIPS, 0)
+        self._set(SEEN, 0)
         self._set(OPENED, self.cell(OPENED) + 1)
         self._set(OPENED_AT, now)
         return self._opened(now)._replace(opened=True)
@@ -232,7 +285,7 @@ class Circuit:
 
     def close(self, now: int) -> Change:
         """Close an open circuit."""
-        for number in (FAILURES, TRIPS, PROBE, CAUSE):
+        for number in (FAILURES, TRIPS, PROBE, CAUSE, RUN, SEEN):
             self._set(number, 0)
         self._set(RISEN_AT, now)
         return self._move(now, CLOSED)

@@ -25,6 +25,7 @@ from gateway.routing.breaker import (
     OPEN,
     PLACE,
     RISEN_AT,
+    RUN,
     STATE,
     UNREACHED,
     Cause,
@@ -82,7 +83,7 @@ class Board:
 
 
 class PeerCircuit:
-    """One peer's circuit. *column* is the peer's number on the page; *tell* hears of each change made here."""
+    """One peer's circuit. *column* is the peer's number on the page, *place* the number of its place."""
 
     __slots__ = ("_board", "_circuit", "_claim", "_probe", "_renew_at", "_until", "on_change", "place")
 
@@ -182,11 +183,30 @@ class PeerCircuit:
             self._act(lambda now: self._circuit.served(now, began // _MILLI))
         self.over(who)
 
+    # What the health check reports.
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether the last answer to the health check was not good."""
+        return self.cell(RUN) < 0
+
+    def passed(self, rise: int, *, restores: bool) -> None:
+        """The peer answered as it should; *restores*: although calls found otherwise."""
+        self._act(lambda now: self._circuit.passed(now, rise, restores=restores), news=restores)
+
+    def missed(self, fall: int) -> None:
+        """The peer did not answer as it should."""
+        self._act(lambda now: self._circuit.missed(now, fall))
+
     def over(self, who: object) -> None:
         """The call *who* has ended: if it was the probe and there is no verdict, another may be made."""
         if self._probe is who:
             claim, self._claim, self._probe = self._claim, 0, None
             self._act(lambda now: self._circuit.release(now, claim))
+
+    def forget(self) -> None:
+        """No call is the probe any more: somebody found the peer well."""
+        self._probe = None
 
     def renew(self, now: int) -> None:
         """Keep the claim of a probe that runs; not for ever, since it may hang where no time bounds it."""

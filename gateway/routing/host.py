@@ -11,8 +11,9 @@ from random import random, sample
 from typing import Final
 
 from gateway.page import Row, Seat
+from gateway.routing.breaker import RESTORED_AT
 from gateway.routing.circuits import PeerCircuit
-from gateway.routing.peer import Peer, PeerState, Standing, speaks_well
+from gateway.routing.peer import Peer, PeerState, Standing, speaks_well, was_good
 
 _INFINITE: Final = float("inf")
 #: Up to so many peers are all looked at: each costs a look into every row.
@@ -104,11 +105,25 @@ class Hearsay:
         """Whether nothing speaks against the peer: no circuit, which is the host's anyway, and no word."""
         if state.circuit.is_open:
             return False
+        return speaks_well(self._last_word(state), state.circuit.cell(RESTORED_AT))
+
+    def answered_since(self, state: PeerState, since: int) -> bool:
+        """Whether the last word is that the peer answered a call, later than *since* (monotonic milliseconds)."""
+        return was_good(self._last_word(state), since)
+
+    def in_flight(self, state: PeerState) -> int:
+        """Calls to the peer that run."""
+        if not isinstance(state, SharedPeerState):
+            return state.in_flight
+        own = self._seat.row
+        return sum(row.peers[state.column] for row in (own, *self._seat.page.neighbours(own)))
+
+    def _last_word(self, state: PeerState) -> int:
         word = state.word
         if isinstance(state, SharedPeerState):
             others = self._seat.page.neighbours(self._seat.row)
             word = max([word, *(row.words[state.column] for row in others)])
-        return speaks_well(word)
+        return word
 
 
 class HostLeastConnections:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.clock import monotonic_ns
 from gateway.errors import Fault
+from gateway.routing.breaker import RESTORED_AT
 from gateway.routing.circuits import PeerCircuit, now_ms
 
 if TYPE_CHECKING:
@@ -29,10 +30,19 @@ _COOL_MASK: Final = (1 << _COOL_BITS) - 1
 _MILLI: Final = 1_000_000
 
 
-def speaks_well(word: int) -> bool:
-    """Whether *word* does not keep anybody from its peer now: there is none, it was a good one, or its time is over."""
+def speaks_well(word: int, restored: int = 0) -> bool:
+    """Whether *word* does not keep anybody from its peer now: there is none, it was a good one, or its time is over.
+
+    It is over too where the health check found the peer well later, at *restored*.
+    """
     cool = word & _COOL_MASK
-    return not cool or monotonic_ns() // _MILLI >= (word >> _COOL_BITS) + cool
+    said = word >> _COOL_BITS
+    return not cool or said <= restored or monotonic_ns() // _MILLI >= said + cool
+
+
+def was_good(word: int, since: int) -> bool:
+    """Whether *word* tells of an answer, and is not older than *since*, monotonic milliseconds."""
+    return not word & _COOL_MASK and word >> _COOL_BITS > since
 
 
 class Standing:
@@ -52,7 +62,9 @@ class PeerState:
     """
 
     __slots__ = (
+        "_restored",
         "_standing",
+        "_unreached",
         "circuit",
         "failures",
         "heard",
@@ -73,6 +85,9 @@ class PeerState:
         self.out = False
         self.in_flight = 0
         self.proven = False
+        #: Whether its last failure was that no connection could be made; and the health check's last word against that.
+        self._unreached = False
+        self._restored = 0
         #: Failures in a row, counted once per cool-down.
         self.failures = 0
         #: Monotonic seconds before which an unproven peer is skipped.
@@ -138,9 +153,16 @@ class PeerState:
         if out is not self.out:
             self.out = out
             self._standing.doubtful += 1 if out else -1
+            if not out:
+                self.circuit.forget()
         if out:
             self.heard = False
             self.circuit.renew(now)
+        restored = self.circuit.cell(RESTORED_AT)
+        if restored != self._restored:
+            self._restored = restored
+            if self._unreached:
+                self.retry_at = 0.0  # the health check reached it: a call may try
 
     @property
     def is_broken(self) -> bool:
@@ -156,8 +178,8 @@ class PeerState:
             self.failures = 0
             self._standing.doubtful -= 1
 
-    def failed(self, now: float, trial: bool) -> bool:
-        """The peer refused a connection or lost a call before its head; True where a cool-down begins.
+    def failed(self, now: float, trial: bool, unreached: bool = False) -> bool:
+        """The peer refused a connection (*unreached*) or lost a call before its head; True where a cool-down begins.
 
         Calls that were under way beside the trial report the same outage; they do not lengthen it.
         """
@@ -167,6 +189,7 @@ class PeerState:
             self.proven = False
             self._standing.doubtful += 1
         self.failures += 1
+        self._unreached = unreached
         cool = self._cool_down(self.failures - 1)
         self.retry_at = now + cool
         self.heard = False

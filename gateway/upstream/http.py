@@ -60,10 +60,17 @@ class Target:
         return start
 
     def _path(self, path: bytes) -> bytes:
-        """An endpoint's path that ends in /v1 takes the place of the request's /v1; any other comes before it."""
-        if self._base.endswith(b"/v1") and path.startswith(b"/v1/"):
-            return self._base + path[3:]
-        return self._base + path
+        """An endpoint's path that ends in /v1 takes the place of the request's /v1; any other comes before it.
+
+        What does not begin with /v1 is beside it: the health check of http://peer/v1 may be at /health.
+        """
+        return self._base.removesuffix(b"/v1") + path
+
+    def apart(self) -> Target:
+        """The same peer over connections of its own, which no call ever gets."""
+        twin = Target(self.pool.apart(), "", "", b"")
+        twin._base, twin._lines = self._base, self._lines
+        return twin
 
 
 class _Connecting:

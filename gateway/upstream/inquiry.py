@@ -1,14 +1,15 @@
 """A request of the gateway's own to a peer, and its whole answer.
 
-Owns `ask`. It refuses clients' calls (`gateway.proxy`) and what the answer means (`discovery`).
+Owns `ask` and `knock`. It refuses clients' calls (`gateway.proxy`) and what the answer means (`discovery`, `health`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.call import Exchange, Sink
+from gateway.clock import within
 from gateway.errors import Fault
 from gateway.upstream.http import Target
 from protocols.http1.response import ResponseHead
@@ -18,7 +19,18 @@ ANSWER_LIMIT: Final = 4 << 20
 
 
 class InquiryError(Exception):
-    """The peer gave no usable answer; the text says why, for the log."""
+    """The peer gave no usable answer; the text says why, for the log. *late*: it took the request, at least."""
+
+    def __init__(self, text: str, *, late: bool = False) -> None:
+        super().__init__(text)
+        self.late = late
+
+
+class _Heard(NamedTuple):
+    """An answer."""
+
+    status: int
+    body: bytes
 
 
 class _Inquiry:
@@ -26,7 +38,7 @@ class _Inquiry:
 
     __slots__ = ("_body", "_future", "_size", "exchange", "reused", "sink", "status")
 
-    def __init__(self, future: asyncio.Future[bytes]) -> None:
+    def __init__(self, future: asyncio.Future[_Heard]) -> None:
         self.exchange: Exchange | None = None
         self.sink: Sink | None = None
         self.reused = False
@@ -55,10 +67,7 @@ class _Inquiry:
             self._finish(InquiryError("the answer is too large"))
 
     def end(self) -> None:
-        if self.status == 200:
-            self._finish(b"".join(self._body))
-        else:
-            self._finish(InquiryError(f"the answer's status is {self.status}"))
+        self._finish(_Heard(self.status, b"".join(self._body)))
 
     def fail(self, fault: Fault) -> None:
         self._finish(InquiryError(fault.message))
@@ -70,11 +79,11 @@ class _Inquiry:
     def answered(self) -> bool:
         return self._future.done() and not self._future.cancelled()
 
-    async def answer(self) -> bytes:
-        """The whole body of a 200 answer. Raises `InquiryError`."""
+    async def answer(self) -> _Heard:
+        """The whole answer. Raises `InquiryError`."""
         return await self._future
 
-    def _finish(self, outcome: bytes | InquiryError) -> None:
+    def _finish(self, outcome: _Heard | InquiryError) -> None:
         if self._future.done():
             return
         if isinstance(outcome, InquiryError):
@@ -83,18 +92,30 @@ class _Inquiry:
             self._future.set_result(outcome)
 
 
-async def ask(target: Target, path: bytes, within: float) -> bytes:
-    """GET *path* from *target* within so many seconds. Raises `InquiryError`."""
+async def ask(target: Target, path: bytes, seconds: float) -> bytes:
+    """GET *path* from *target* within so many *seconds*: the body of a 200 answer. Raises `InquiryError`."""
+    status, body = await _inquire(target, path, seconds, b"accept: application/json\r\n\r\n")
+    if status != 200:
+        raise InquiryError(f"the answer's status is {status}")
+    return body
+
+
+async def knock(target: Target, path: bytes, seconds: float) -> int:
+    """The status of the answer to GET *path*, on a connection that ends with it. Raises `InquiryError`."""
+    status, _ = await _inquire(target, path, seconds, b"connection: close\r\n\r\n")
+    return status
+
+
+async def _inquire(target: Target, path: bytes, seconds: float, lines: bytes) -> _Heard:
     inquiry = _Inquiry(asyncio.get_running_loop().create_future())
     try:
-        async with asyncio.timeout(within):
-            connection = (
-                await target.pool.open()
-            )  # a fresh one: an idle one may be worn out, and nothing is retried here
-            connection.send(inquiry, target.start(b"GET", path) + b"accept: application/json\r\n\r\n")
+        async with within(seconds):
+            # A fresh one: an idle one may be worn out, and nothing is retried here.
+            connection = await target.pool.open()
+            connection.send(inquiry, target.start(b"GET", path) + lines)
             return await inquiry.answer()
     except TimeoutError:
-        raise InquiryError("no answer in time") from None
+        raise InquiryError("no answer in time", late=inquiry.exchange is not None) from None
     except OSError as error:
         raise InquiryError(f"no connection: {error.strerror or type(error).__name__}") from None
     finally:

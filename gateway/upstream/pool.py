@@ -92,6 +92,18 @@ class Pool:
         #: Connections whose answer's head has come in part -> when it must be whole.
         self._heads_due: dict[UpstreamConnection, float] = {}
 
+    def apart(self) -> Pool:
+        """A pool of the same peer that keeps no connection, and of whose connections no gauge tells."""
+        return Pool(
+            self.name,
+            self.address,
+            max_idle=0,
+            idle_timeout=self._idle_timeout,
+            clock=self._clock,
+            on_crash=self._on_crash,
+            dialler=self._dialler,
+        )
+
     def take_nowait(self) -> UpstreamConnection | None:
         """The idle connection used last, or None. Its user brings it back with `give` or `closed`.
 

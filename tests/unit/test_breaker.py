@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -19,11 +20,14 @@ from gateway.routing.breaker import (
     FAILED,
     FAILURES,
     HALF_OPEN,
+    HOLD_TIME,
     JITTER,
     LEASE_TIME,
     LONGEST,
     OPEN,
     OPENED,
+    RESTORED_AT,
+    UNREACHED,
     Circuit,
     Rules,
 )
@@ -44,7 +48,7 @@ def opened(now: int = 100) -> Circuit:
 
 
 def test_the_cells_of_a_circuit_have_room_on_the_page() -> None:
-    assert CELLS <= CIRCUIT_CELLS and len({breaker.STATE, *range(breaker.PLACE + 1)}) <= CELLS
+    assert breaker.RESTORED_AT < CELLS <= CIRCUIT_CELLS
 
 
 def test_failures_in_a_row_open_it() -> None:
@@ -162,6 +166,69 @@ def test_another_place_of_the_same_name_begins_anew_and_the_same_one_does_not() 
     one.failed(200, 200, FAILED, 0)
     one.take(7)
     assert one.state is OPEN
+
+
+# The health check.
+
+
+def test_answers_in_a_row_to_the_health_check_open_and_close_it() -> None:
+    one, now = circuit(), 10_000
+    assert [one.missed(now, 3), one.missed(now, 3), one.missed(now, 3)] == [None, None, (OPEN, True)]
+    now += HOLD_TIME
+    assert [one.passed(now, 2, restores=True), one.passed(now, 2, restores=True)] == [None, (CLOSED, False)]
+
+
+def test_one_good_answer_ends_a_row_of_bad_ones_and_the_other_way_round() -> None:
+    one = circuit()
+    for now in range(10_000, 90_000, 100):
+        assert one.missed(now, 2) is None and one.passed(now + 1, 2, restores=False) is None
+    one.missed(90_000, 1)
+    for now in range(100_000, 190_000, 100):
+        assert one.passed(now, 2, restores=True) is None and one.missed(now + 1, 2) is None
+
+
+def test_it_may_open_what_no_call_opens() -> None:
+    assert circuit(0).missed(10_000, 1) == (OPEN, True)
+
+
+def test_what_calls_opened_is_not_closed_while_the_health_check_finds_nothing() -> None:
+    one = opened(10_000)
+    assert all(one.passed(10_000 + 100 * count, 2, restores=True) is None for count in range(200))
+    assert one.state is OPEN and one.cell(RESTORED_AT) == 0
+
+
+def test_what_calls_opened_is_closed_once_the_health_check_saw_it_down_and_up_again() -> None:
+    one, now = opened(10_000), 10_000 + HOLD_TIME
+    assert [one.missed(now, 2), one.missed(now, 2)] == [None, None]
+    assert [one.passed(now, 2, restores=True), one.passed(now, 2, restores=True)] == [None, (CLOSED, False)]
+    one.failed(now + 1, now + 1, FAILED, 0)
+    now += 2 * HOLD_TIME
+    assert all(one.passed(now, 1, restores=True) is None for _ in range(9)), "what opens anew is another matter"
+
+
+def test_what_could_not_be_reached_is_closed_by_the_health_check() -> None:
+    one = circuit(1)
+    one.failed(10_000, 10_000, UNREACHED, 0)
+    now = 10_000 + HOLD_TIME
+    assert [one.passed(now, 2, restores=True), one.passed(now, 2, restores=True)] == [None, (CLOSED, False)]
+    assert one.cell(RESTORED_AT) == now
+
+
+def test_an_answer_to_a_call_outdoes_the_bad_answers_before_it() -> None:
+    one = circuit()
+    one.missed(10_000, 1)
+    assert one.served(20_000, 15_000) == (CLOSED, False)
+    assert one.missed(20_000 + HOLD_TIME, 2) is None
+
+
+@pytest.mark.parametrize("period", [50, 500, 1000, 2500])
+def test_health_that_flaps_turns_a_circuit_once_in_five_seconds_at_most(period: int) -> None:
+    one, turns = circuit(), []
+    for now in range(10_000, 130_000, 50):
+        change = one.missed(now, 1) if now // period % 2 else one.passed(now, 1, restores=False)
+        if change is not None:
+            turns.append(now)
+    assert len(turns) > 10 and all(later - turn >= HOLD_TIME for turn, later in pairwise(turns))
 
 
 @STEADY

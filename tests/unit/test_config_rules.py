@@ -120,6 +120,11 @@ REFUSED_IN_A_BACKEND = [
     ("passthrough = ['/files']", "passthrough[0]", 'starts with "/v1/"'),
     ("passthrough = ['/v1/files*', 'v1/a']", "passthrough[1]", 'starts with "/v1/"'),
     ("passthrough = ['/v1/a b']", "passthrough[0]", "visible ASCII"),
+    ("health.path = 'health'", "health.path", 'starts with "/"'),
+    ("health.path = '/a b'", "health.path", "visible ASCII"),
+    ("health.interval = -1", "health.interval", "expected"),
+    ("breaker.max_failures = -1", "breaker.max_failures", "expected"),
+    ("breaker.reset = 0", "breaker.reset", "expected"),
     ("balance = 'fastest'", "balance", 'expected one of "least_connections"'),
 ]
 

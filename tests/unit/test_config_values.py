@@ -108,6 +108,8 @@ ZERO_HAS_A_MEANING = {
     "backends.pool.max_idle",
     "defaults.breaker.max_failures",  # no circuit opens
     "backends.breaker.max_failures",
+    "defaults.health.interval",  # nobody is asked
+    "backends.health.interval",
     "routes.targets.weight",  # none of the calls
     "cors.max_age",
     "server.watch",

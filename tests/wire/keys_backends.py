@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.wire.client import KEY, chat_request
 from tests.wire.keys_stage import BACKENDS, DEFAULTS, Check, KeyStage
 from tests.wire.process import DidNotStart, Gateway, free_port, wait_until
 from tests.wire.stage import backend, configuration
+from tests.wire.upstream import Exchange, Script, Upstream
 
 CHAT = "/v1/chat/completions"
 
@@ -153,6 +155,51 @@ def reset(stage: KeyStage) -> None:
     wait_until(lambda: ok(gateway), "the probe is let through", 3.0)
 
 
+def checked(stage: KeyStage, answer: Script, **health: Any) -> tuple[Upstream, Gateway]:
+    """A gateway that asks an upstream, which answers *answer* to that, often whether it is well."""
+    upstream = stage.upstream()
+    upstream.answers["/v1/models"] = upstream.answers["/own"] = answer
+    return upstream, stage.start(upstream, fields={"health": {"interval": "100ms", **health}})
+
+
+def wait_healthy(gateway: Gateway, value: float, timeout: float = 2.0) -> None:
+    gateway.wait_gauge(value, "gateway_backend_healthy", timeout, upstream="alpha")
+
+
+def health_path(stage: KeyStage) -> None:
+    upstream, _ = checked(stage, answers.models("m"), path="/own")
+    wait_until(lambda: "/own" in {request.target for request in upstream.requests}, "it is asked there", 2.0)
+
+
+def interval(stage: KeyStage) -> None:
+    upstream, _ = checked(stage, answers.models("m"))
+    wait_until(lambda: len(upstream.requests) > 3, "it is asked often", 2.0)
+
+
+def health_timeout(stage: KeyStage) -> None:
+    def late(x: Exchange) -> None:
+        x.sleep(0.4)
+        answers.models("m")(x)
+
+    wait_healthy(checked(stage, late, timeout="50ms", unhealthy_after=1)[1], 0)
+
+
+def unhealthy_after(stage: KeyStage) -> None:
+    """It is well again at once: whoever asks for more says nothing."""
+    upstream, gateway = checked(stage, answers.error(503), unhealthy_after=1)
+    upstream.ledger.wait_requests(1)
+    upstream.answers = {}
+    wait_healthy(gateway, 0)
+
+
+def healthy_after(stage: KeyStage) -> None:
+    """It is well each second time that it is asked."""
+    scripts = itertools.cycle([answers.error(503), answers.models("m")])
+    _, gateway = checked(stage, lambda x: next(scripts)(x), unhealthy_after=1, healthy_after=1)
+    wait_healthy(gateway, 0)
+    wait_healthy(gateway, 1, 8.0)
+
+
 def max_idle(stage: KeyStage) -> None:
     gate = Gate()
     upstream = stage.upstream(answers.stalled(gate))
@@ -218,6 +265,11 @@ SHARED: dict[str, Check] = {
     **{f"retry.{check.__name__}": check for check in (tries, on, budget)},
     "breaker.max_failures": max_failures,
     "breaker.reset": reset,
+    "health.path": health_path,
+    "health.interval": interval,
+    "health.timeout": health_timeout,
+    "health.unhealthy_after": unhealthy_after,
+    "health.healthy_after": healthy_after,
     "pool.max_idle": max_idle,
     "pool.idle_timeout": idle_timeout,
     "dns.refresh": refresh,
