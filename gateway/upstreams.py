@@ -21,13 +21,13 @@ from gateway.observe.logs import Log
 from gateway.page import Seat
 from gateway.places import Place, credentials, marks
 from gateway.routing.balance import BALANCERS, Balancer
-from gateway.routing.breaker import CLOSED, DUE, FAILURES, HALF_OPEN, SINCE, Change, Rules
-from gateway.routing.circuits import Board, PeerCircuit
-from gateway.routing.host import Hearsay, HostLeastConnections, HostLoad, SharedPeerState
+from gateway.routing.breaker import Rules
+from gateway.routing.host import HostLeastConnections, HostLoad
 from gateway.routing.peer import Peer, PeerState, Standing
 from gateway.routing.retry import RetryBudget
 from gateway.routing.route import Group, Policy, Rule, Share
 from gateway.routing.routes import Routes
+from gateway.states import StateMaker
 from gateway.upstream.dial import Dialler
 from gateway.upstream.discovery import Discovery
 from gateway.upstream.health import Prober, Terms
@@ -68,7 +68,7 @@ class Estate:
         self.seat = seat
         self.standing = Standing()
         self.host = HostLoad(seat)
-        self.board = Board.of_host(seat.page)
+        self._maker = StateMaker(self.standing, measures, log, seat)
         self.prober = Prober(seat, clock)
         self.resolver = Resolver(look_up, measures.dns_lookups, clock, log, self._readdress)
         # by the present configuration
@@ -83,32 +83,8 @@ class Estate:
         self.backends: list[Backend] = []
 
     def state(self, place: Place) -> PeerState:
-        """The state of the peer at *place*: where there are several workers, one whose calls in flight all see."""
-        known = self._states.get(place)
-        if known is not None:
-            return known
-        column = self.seat.page.peers.number(f"{place.backend}\0{place.label}".encode())
-        if column is None:
-            self.log.warning("a peer is not shared between workers: too many peers", endpoint=place.label)
-        board = self.board if column is not None else None
-        circuit = PeerCircuit(board, column or 0, place.number)
-        circuit.on_change = lambda change: self._circuit_changed(place, circuit, change)
-        if column is not None and self.seat.workers > 1:
-            return SharedPeerState(self.standing, self.seat.row, column, circuit)
-        return PeerState(self.standing, circuit)
-
-    def _circuit_changed(self, place: Place, circuit: PeerCircuit, change: Change) -> None:
-        """Count and log a change that this worker made."""
-        where = {"upstream": place.backend, "endpoint": place.label}
-        if change.opened:
-            self.measures.circuit_open.child(place.backend).value += 1
-        if change.state is CLOSED:
-            self.log.info("circuit closed", **where)
-        elif change.state is HALF_OPEN:
-            self.log.info("circuit half-open: one call is the probe", **where)
-        else:
-            again_in = (circuit.cell(DUE) - circuit.cell(SINCE)) / 1000
-            self.log.warning("circuit open", **where, failures=circuit.cell(FAILURES), again_in=again_in)
+        """The state of the peer at *place*, which is made where it is a new one."""
+        return self._states.get(place) or self._maker.make(place)
 
     def known_pool(self, place: Place) -> Pool | None:
         return self._pools.get(place)
@@ -202,9 +178,7 @@ class Estate:
 
     def healthy(self) -> Iterator[tuple[str, str, bool]]:
         """Each peer's backend and endpoint, and whether the host finds it well."""
-        hearsay = Hearsay(self.seat)
-        for place, state in self._states.items():
-            yield place.backend, place.label, hearsay.is_well(state)
+        return self._maker.healthy(self._states)
 
     @property
     def pools(self) -> list[Pool]:
@@ -213,11 +187,7 @@ class Estate:
 
     def sweep(self, now: float) -> None:
         """Act on deadlines that are past; forget the retired that are empty."""
-        news = self.board.has_news()
-        for state in self._states.values():
-            state.heard = False
-            if news or state.out:
-                state.look()
+        self._maker.sweep(self._states.values())
         for pool in self.pools:
             pool.sweep(now)
         if not all(pool.all for pool in self._retired):

@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.arrival",),
     # wiring
     ("gateway.gate", "gateway.overload", "gateway.places"),
+    ("gateway.states",),
     ("gateway.upstreams",),
     ("gateway.generation",),
     ("gateway.build",),
