@@ -107,6 +107,19 @@ def test_failures_of_all_workers_make_one_row_and_an_answer_to_any_ends_it(time:
     assert second.changes == [Change(circuits.OPEN, True)]
 
 
+def test_an_answer_that_follows_failures_is_never_passed_over_since_one_was_heard_just_before(
+    time: Time, board: Board
+) -> None:
+    worker = Worker(board, 1)
+    state = worker.peers[0].state
+    for _ in range(9):
+        if not state.heard:
+            state.served(time.nanos, "a call")
+        assert state.heard
+        worker.fail(worker.peers[0], time, RULES.max_failures - 1)
+    assert not worker.changes
+
+
 @pytest.mark.parametrize(("count", "out"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (8, 4)])
 def test_at_most_half_of_a_backends_peers_are_out_and_at_least_one(
     time: Time, board: Board, count: int, out: int

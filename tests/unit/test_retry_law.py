@@ -10,8 +10,10 @@ import pytest
 from gateway.admission.budget import ByteBudget
 from gateway.admission.keys import Principal
 from gateway.call import Call
+from gateway.clock import monotonic_ns
 from gateway.config import schema
 from gateway.errors import Fault, Kind, Retry, Side
+from gateway.routing.breaker import Rules
 from gateway.routing.endpoints import INFERENCE, Endpoint
 from gateway.routing.peer import Peer, PeerState, Standing
 from gateway.routing.retry import Again, RetryBudget, cause_of, judge
@@ -119,6 +121,31 @@ def test_an_idempotency_key_makes_an_effect_repeatable(retry: Retry) -> None:
 def test_what_was_sent_and_not_answered_is_tried_as_often_as_the_route_allows(allowed: int) -> None:
     found = [again(call(tries=tries, allowed=allowed), fault(Retry.REPEATABLE)) for tries in range(1, 8)]
     assert found == [tries < allowed for tries in range(1, 8)]
+
+
+def broken(made: Call, *at: int) -> Call:
+    """*made*, with the circuits of its route's peers *at* these places open."""
+    assert made.route is not None
+    for number in at:
+        state = made.route.peers[number].state
+        state.circuit.rules = Rules(max_failures=1)
+        state.blamed(fault(Retry.REPEATABLE), monotonic_ns(), made)
+        assert state.is_broken
+    return made
+
+
+@pytest.mark.parametrize("retry", [Retry.UNSENT, Retry.REPEATABLE])
+def test_nothing_is_tried_again_where_every_circuit_is_open_but_goes_on_elsewhere(retry: Retry) -> None:
+    assert again(broken(call(among=3, allowed=9), 0, 1), fault(retry))
+    assert not again(broken(call(among=3, allowed=9), 0, 1, 2), fault(retry))
+    made = broken(call(among=1, allowed=9, fallbacks=(FALLBACK,)), 0)
+    assert judge(made, fault(retry), NOW, 1) == Again(fallback=FALLBACK)
+
+
+def test_a_peer_whose_circuit_is_open_is_no_other_peer_to_go_to_at_once() -> None:
+    why = fault(Retry.REPEATABLE, wait=0.5)
+    assert judge(call(among=2), why, NOW, 1) == Again(0.0)
+    assert judge(broken(call(among=2), 1), why, NOW, 1) == Again(0.5)
 
 
 CAUSES_OF_FAULTS = {
