@@ -92,6 +92,8 @@ CELLS: Final = 24
 
 #: Milliseconds that a claim holds without being renewed: a killed worker's probe frees itself.
 LEASE_TIME: Final = 3000
+#: Milliseconds until every worker has heard of a change: a call that begins before may not know that the peer is out.
+NEWS_TIME: Final = 200
 #: The longest open time, in resets; and the part by which each is longer or shorter, so that peers do not return, and
 #: hosts do not probe, all at once.
 LONGEST: Final = 10
@@ -182,13 +184,14 @@ class Circuit:
         self._set(TRIPS, self.cell(TRIPS) + 1)
         return self._opened(now)
 
-    def served(self, now: int, began: int) -> Change | None:
-        """A call that *began* then was given a usable answer."""
+    def served(self, now: int, began: int, claim: int = 0) -> Change | None:
+        """A call that *began* then was given a usable answer; *claim* is its own where it was the probe, else 0."""
         if self.cell(STATE) == CLOSED:
             if self.cell(FAILURES):
                 self._set(FAILURES, 0)
             return None
-        return self.close(now) if began >= self.cell(SINCE) else None
+        is_probe = claim and claim == self.cell(PROBE)
+        return self.close(now) if is_probe or began >= self.cell(SINCE) + NEWS_TIME else None
 
     def busy(self, now: int, wait: float, claim: int) -> Change | None:
         """The peer asks to be left alone for *wait* seconds: neither a failure nor an answer."""

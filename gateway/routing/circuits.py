@@ -180,7 +180,8 @@ class PeerCircuit:
     def served(self, began: int, who: object) -> None:
         """The call *who* was given a usable answer."""
         if not self._circuit.is_quiet:
-            self._act(lambda now: self._circuit.served(now, began // _MILLI))
+            claim = self._claim if self._probe is who else 0
+            self._act(lambda now: self._circuit.served(now, began // _MILLI, claim))
         self.over(who)
 
     # What the health check reports.

@@ -24,6 +24,7 @@ from gateway.routing.breaker import (
     JITTER,
     LEASE_TIME,
     LONGEST,
+    NEWS_TIME,
     OPEN,
     OPENED,
     RESTORED_AT,
@@ -92,7 +93,7 @@ def test_the_probes_success_closes_and_its_failure_opens_for_twice_as_long_up_to
     assert spans[:6] == [RESET, 2 * RESET, 4 * RESET, 8 * RESET, LONGEST * RESET, LONGEST * RESET]
     assert one.cell(OPENED) == 1
     claim = one.claim(one.cell(DUE))
-    assert one.served(now + LONGEST * RESET, now + LONGEST * RESET) == (CLOSED, False)
+    assert one.served(now + LONGEST * RESET, now + LONGEST * RESET, claim) == (CLOSED, False)
     assert one.cell(FAILURES) == 0 and one.failed(now * 2, now * 2, FAILED, 0) == (OPEN, True)
     assert one.cell(DUE) - now * 2 == RESET, "what opens anew begins anew"
 
@@ -138,8 +139,9 @@ def test_calls_that_began_before_it_opened_neither_close_nor_lengthen_it() -> No
 
 def test_calls_that_began_before_it_closed_do_not_open_it() -> None:
     one = opened(100)
-    assert one.served(300, 150) == (CLOSED, False), "a peer that stays in use may answer before its time"
-    assert one.failed(400, 250, FAILED, 0) is None and one.state is CLOSED
+    assert one.served(300, 100 + NEWS_TIME - 1) is None, "its worker may not have known that it was out"
+    assert one.served(500, 100 + NEWS_TIME) == (CLOSED, False), "a peer that stays in use may answer before its time"
+    assert one.failed(600, 450, FAILED, 0) is None and one.state is CLOSED
 
 
 def test_who_asks_to_be_left_alone_has_not_failed() -> None:
@@ -262,5 +264,5 @@ def test_whatever_went_before_a_probe_is_due_within_the_longest_open_time(data: 
         claim = one.claim(now)
         assert claim
         assert one.claim(now) == 0
-        assert one.served(now, now) == (CLOSED, False)
+        assert one.served(now, now, claim) == (CLOSED, False)
     assert one.failed(now + 1, now + 1, FAILED, 0) is None or one.cell(FAILURES) == 2
