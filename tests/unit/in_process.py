@@ -79,7 +79,13 @@ class InProcess:
     """One gateway with one http backend of one peer, whose connection is open and idle."""
 
     def __init__(self) -> None:
-        environment = {"GATEWAY_UPSTREAMS": "m=http://127.0.0.1:9", "GEN_GATEWAY__LOGGING__OUTPUT": "/dev/null"}
+        environment = {
+            "GATEWAY_UPSTREAMS": "m=http://127.0.0.1:9",
+            "GEN_GATEWAY__LOGGING__OUTPUT": "/dev/null",
+            # each call is to be sent, whatever the one before it met
+            "GEN_GATEWAY__DEFAULTS__BREAKER__MAX_FAILURES": "0",
+            "GEN_GATEWAY__DEFAULTS__HEALTH__INTERVAL": "0s",
+        }
         self.gateway = Gateway(load([], environment, {}))
         self.gateway.clients.loop = asyncio.get_running_loop()
         (self.pool,) = self.gateway.pools
