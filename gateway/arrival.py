@@ -16,11 +16,11 @@ from typing import Final, NamedTuple, cast
 
 from gateway import sockets
 from gateway.admission.proxies import Proxies
+from gateway.answers import PLAIN_TEXT
 from gateway.clients import Clients
 from gateway.clock import NEVER
 from gateway.farewell import Farewell
 from gateway.observe.counters import Counter, Family
-from gateway.relay import PLAIN_TEXT
 from gateway.tls import TlsConnection
 from protocols.proxy_protocol import ProxyError, read_header
 

@@ -10,11 +10,11 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from gateway import sockets
+from gateway.answers import LAST_WORDS
 from gateway.call import Call
 from gateway.clock import NEVER
 from gateway.deadlines import client_stalled
 from gateway.farewell import Farewell, Patience
-from gateway.relay import LAST_WORDS
 from protocols.http1.state import CLIENT_MOVES, ClientState
 
 if TYPE_CHECKING:

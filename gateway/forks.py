@@ -29,6 +29,8 @@ class Forks:
 
     def listen(self) -> None:
         """Let signals wake the selector; `signals` tells which came. Those that a predecessor held come now."""
+        # What rotates logs often sends it to whoever has them open; its default is to kill. Children inherit this.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.set_wakeup_fd(self._waker)
         for one in SIGNALS:
             signal.signal(one, _noted)

@@ -18,11 +18,11 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from gateway.admission.budget import ByteBudget
 from gateway.admission.keys import Keyring, Principal
 from gateway.admission.proxies import Proxies
+from gateway.answers import answer_fault, answer_whole
 from gateway.call import Answer, Call, Client, Operation
 from gateway.clock import Clock
 from gateway.errors import Fault, Kind, Side
 from gateway.observe.counters import Counter
-from gateway.relay import answer_fault, answer_whole
 from gateway.routing.endpoints import Body, Endpoint
 from gateway.routing.routes import Routes
 from gateway.settle import Settler
@@ -78,7 +78,10 @@ class Cors(NamedTuple):
         return b"access-control-allow-origin: " + allowed + b"\r\n" + _EXPOSED + (b"" if allowed == b"*" else _VARY)
 
 
-_EXPOSED: Final = b"access-control-expose-headers: x-request-id, x-trace-id, x-upstream, server-timing, retry-after\r\n"
+_EXPOSED: Final = (
+    b"access-control-expose-headers: x-request-id, x-trace-id, x-upstream, x-fallback-model, server-timing, "
+    b"retry-after, retry-after-ms, x-should-retry\r\n"
+)
 _VARY: Final = b"vary: origin\r\n"
 
 

@@ -20,7 +20,9 @@ from gateway import __version__, upgrade, worker
 from gateway.build import Gateway
 from gateway.channel import Channel, Judged, packed, unpacked
 from gateway.config.changes import changed_keys, keep_settled, settled
+from gateway.config.complete import DEV_KEY, MOCK
 from gateway.config.schema import WORKERS_LIMIT, Config
+from gateway.config.secrets import digest
 from gateway.gate import raise_limit
 from gateway.listener import Listener, ListenError, Listening, is_beside, is_there, judge
 from gateway.observe.access import DirectLines, outlet
@@ -41,13 +43,16 @@ _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 class _Reading:
     """How the configuration is read again: as it was read first (*load*), and tried."""
 
-    def __init__(self, load: Callable[[], Config], watch: Watch) -> None:
+    def __init__(self, load: Callable[[], Config], watch: Watch, config: Config) -> None:
         self._load = load
+        self._named = watch.named
+        self._files = watch.named(config)
         self.due = watch.due
         self.has_changed = watch.has_changed
 
-    def read(self) -> Config:
+    def read(self, old: Config) -> Config:
         config = self._load()
+        _keep_from_nothing(old, config)
         Gateway(config)
         return config
 
@@ -56,7 +61,25 @@ class _Reading:
         news: dict[str, object] = {"changed": ", ".join(keys) or "nothing"}
         if fixed := settled(keys):
             news["after_upgrade"] = ", ".join(fixed)
+        before, self._files = self._files, self._named(new)
+        if renewed := [file for file, mark in self._files.items() if file in before and before[file] != mark]:
+            news["renewed"] = ", ".join(renewed)
         return keep_settled(old, new), news
+
+
+def _keep_from_nothing(old: Config, new: Config) -> None:
+    """Raise ValueError where *new* says nothing of what *old* served: so reads a file that was cut off, or emptied."""
+    for key, of in (("[[backends]]", _own_backends), ("[[auth.keys]]", _own_keys)):
+        if of(old) and not of(new):
+            raise ValueError(f"{key}: none is configured any more, expected at least one (an empty or cut file?)")
+
+
+def _own_backends(config: Config) -> bool:
+    return any(backend.name != MOCK or backend.protocol != MOCK for backend in config.backends)
+
+
+def _own_keys(config: Config) -> bool:
+    return not config.auth.enabled or {key.sha256 for key in config.auth.keys} != {digest(DEV_KEY)}
 
 
 class _Listeners:
@@ -145,7 +168,7 @@ def _serve(load: Callable[[], Config], paths: Sequence[str], ready: Callable[[st
             log.info("upgraded", url=listener.url, workers=count, version=__version__, generation=generation)
 
     generation = 1 if former is None else former.generation + 1
-    reading, succession = _Reading(load, watch), Succession(page, listener)
+    reading, succession = _Reading(load, watch, config), Succession(page, listener)
     supervisor = Supervisor(
         count, config, page, serve, reading, succession, listeners, on_ready=on_ready, log=log, generation=generation
     )

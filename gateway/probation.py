@@ -57,10 +57,12 @@ def judge_status(head: ResponseHead, on: Container[str | int]) -> Fault | None:
 
 def no_stream(head: ResponseHead, body: bytes) -> Fault:
     """What is wrong where the client was promised a stream already: the upstream's own error, if this is one."""
+    # An answer about the request would be no other elsewhere.
+    retry = Retry.REPEATABLE if head.status < 400 else Retry.NEVER
     if carries_error(body):
-        return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, "", body=msgspec.json.format(body, indent=-1))
+        return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, "", retry, body=msgspec.json.format(body, indent=-1))
     text = f"The upstream answered {head.status} in place of a stream."
-    return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text)
+    return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, retry)
 
 
 def judge_first_event(payload: bytes) -> Fault | bool | None:
@@ -69,7 +71,7 @@ def judge_first_event(payload: bytes) -> Fault | bool | None:
         data = sse.data_of(event)
         if data is None:
             continue
-        if carries_error(data):
+        if carries_error(data) or sse.names_error(event):
             text = "The upstream sent an error in place of an answer."
             return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, text, Retry.REPEATABLE, body=data)
         if data[:1] not in (b"{", b"[") or data == b"[DONE]" or breaks_off(data):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.answers import answer_fault, relay_whole, timing
 from gateway.call import CONNECTING, PHASE_MOVES, PROBATION, RELAYING, SETTLED, Attempt, Call
 from gateway.clock import Clock, monotonic_ns
 from gateway.deadlines import judge_overdue
@@ -19,7 +20,7 @@ from gateway.errors import Fault, Kind, Retry, Side
 from gateway.heartbeat import Heartbeats
 from gateway.pauses import Pauses
 from gateway.probation import UNAUTHORIZED, is_usable, judge_first_event, judge_status, no_stream
-from gateway.relay import BodySink, EventSink, answer_fault, relay_whole, timing
+from gateway.relay import BodySink, EventSink
 from gateway.router import Router
 from gateway.routing.balance import eligible
 from gateway.routing.ejection import no_peer
@@ -237,6 +238,8 @@ class Proxy:
             return
         if not attempt.peer.state.heard and not isinstance(sink, EventSink) and is_usable(head.status):
             attempt.peer.state.served(attempt.at_begin, call)
+        if isinstance(sink, EventSink) and sink.says_error:
+            call.fault = Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, "The upstream's stream ended with an error.")
         sink.end()
         self._finish_attempt(attempt)
         self._settle(call)

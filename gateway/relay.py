@@ -1,142 +1,35 @@
-"""The answer's way to the client: sinks, and the heads that they begin with.
+"""The answer's way to the client: sinks.
 
 Owns the bytes between the commit point and the end of an answer. It refuses policy: `gateway.proxy` chooses the sink,
-once, and decides what a failure means. A sink is made for each committed answer that does
-not come whole.
+once, and decides what a failure means; and answers that are whole (`gateway.answers`). A sink is made for each
+committed answer that does not come whole.
 
 A sink's `feed` runs for every read from an upstream: no task, no queue, no parsing on the usual path.
 """
 
 from __future__ import annotations
 
-from math import ceil
 from typing import Final
 
-from gateway.call import Attempt, Call
+from gateway.answers import answer_head
+from gateway.call import Call
 from gateway.clock import Clock
-from gateway.errors import RETRY_AFTER, Fault, Kind
+from gateway.errors import Fault
 from protocols import sse
 from protocols.http1.framing import LAST_CHUNK, chunk
-from protocols.http1.response import STATUS_LINES, ResponseHead, own_head
+from protocols.http1.response import ResponseHead, own_head
 from protocols.openai.ends import breaks_off, says_done, says_end
-from protocols.openai.errors import error_body
+from protocols.openai.errors import carries_error, error_body
 from protocols.openai.usage import USAGE_KEY, USAGE_NULL, USAGE_WINDOW, find_usage, usage_of_chunk
 
 #: A partial event is held back up to this size; past it the bytes flow, and a break can only be told by a cut.
 PARTIAL_EVENT_LIMIT: Final = 256 << 10
 
-#: The gateway tried again already: the SDKs of OpenAI and Anthropic, which would try again too, then do not.
-_NO_MORE_RETRIES: Final = b"x-should-retry: false\r\n"
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 #: What keeps a waiting stream's connection alive (WHATWG HTML, section 9.2.7).
 COMMENT: Final = b": keep-alive\n\n"
 #: Bytes at the end of a stream that are looked at for what ends it: a last chunk with its usage has some 600.
 _REACH: Final = 4096
-_CLOSE: Final = b"connection: close\r\n"
-_KEEP: Final = b"connection: keep-alive\r\n"
-
-#: Milliseconds with their thousandths cost a third of what formatting a float does.
-_THOUSANDTHS: Final = tuple(b".%03d" % thousandths for thousandths in range(1000))
-
-_LAST_BODY: Final = error_body("The gateway failed to serve the call.", Kind.INTERNAL.type, Kind.INTERNAL.code)
-#: Said when a step raised: made beforehand, since the steps that make answers cannot be trusted then.
-LAST_WORDS: Final = (
-    b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%b"
-) % (len(_LAST_BODY), _LAST_BODY)
-
-_PLAIN_BODY: Final = error_body("This port speaks TLS: use https.", Kind.BAD_REQUEST.type, Kind.BAD_REQUEST.code)
-#: Said to a client that speaks plain HTTP where TLS is expected.
-PLAIN_TEXT: Final = (
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
-) % (len(_PLAIN_BODY), _PLAIN_BODY)
-
-
-def answer_head(call: Call, head: ResponseHead, date: bytes, framing: bytes, more: bytes = b"") -> bytes:
-    """The head of an answer to *call*: *head*'s lines, the gateway's own, and the framing of the body."""
-    return b"%b%b%bx-request-id: %b\r\nx-trace-id: %b\r\n%b%b%b%b\r\n" % (
-        STATUS_LINES[head.status],
-        b"".join(head.lines),
-        date,
-        call.id,
-        call.trace,
-        call.answer_lines,
-        _NO_MORE_RETRIES + more if call.tries > 1 and head.status >= 400 else more,
-        b"" if call.client.reusable and call.request.http_1_1 else _KEEP if call.client.reusable else _CLOSE,
-        framing,
-    )
-
-
-def timing(call: Call) -> bytes:
-    """Server-Timing: milliseconds of the gateway until its first attempt, and of the upstream until its first payload.
-
-    (Server Timing, section 3.)
-    """
-    ours = (call.at_attempt - call.at_begin) * 1e-6
-    theirs = ((call.at_first or call.at_head) - call.at_sent) * 1e-6
-    return b"server-timing: gw;dur=%.3f, up;dur=%.3f\r\n" % (ours, theirs)
-
-
-def answer_fault(call: Call, fault: Fault, date: bytes) -> None:
-    """Answer *call* with *fault*, of which nothing but the message and the code is told."""
-    kind = fault.kind
-    body = fault.body or error_body(fault.message, kind.type, kind.code, fault.param)
-    head = own_head(kind.status, b"application/json", len(body))
-    call.fault = fault
-    more = _retry_after(fault.wait) if kind.status in (429, 503) else b""
-    if kind is Kind.NO_KEY:
-        more = b"www-authenticate: Bearer\r\n"  # RFC 9110 section 15.5.2
-    elif kind is Kind.BAD_METHOD:
-        more = b"allow: " + b", ".join(call.endpoint.methods) + b"\r\n"
-    answer_whole(call, head, body, date, more)
-
-
-def _retry_after(wait: float) -> bytes:
-    """When to come again: after *wait* seconds, and not at once."""
-    seconds = max(float(RETRY_AFTER), wait)
-    return b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (ceil(seconds), ceil(seconds * 1000))
-
-
-def answer_whole(call: Call, head: ResponseHead, body: bytes, date: bytes, more: bytes = b"") -> None:
-    """Answer *call* with a body that is whole: head and body in one write, no sink."""
-    framing = b"" if head.status in (204, 304) else b"content-length: %d\r\n" % len(body)
-    if call.request.method == b"HEAD":
-        body = b""
-    call.status = head.status
-    call.bytes_out = len(body)
-    call.client.begin(answer_head(call, head, date, framing, more) + body)
-
-
-def relay_whole(call: Call, attempt: Attempt, head: ResponseHead, body: bytes, date: bytes) -> None:
-    """Relay an answer that came whole: one write, no sink. The client's connection goes on to its next request.
-
-    Server-Timing: milliseconds of the gateway until its first attempt, and of the upstream until its answer.
-    """
-    client = call.client
-    call.status = head.status
-    call.bytes_out = size = len(body)
-    ours = (call.at_attempt - call.at_begin) // 1000
-    theirs = (call.at_head - call.at_sent) // 1000
-    client.answer(
-        b"%b%b%bx-request-id: %b\r\nx-trace-id: %b\r\n%b%bserver-timing: gw;dur=%d%b, up;dur=%d%b\r\n"
-        b"%bcontent-length: %d\r\n\r\n%b"
-        % (
-            STATUS_LINES[head.status],
-            b"".join(head.lines),
-            date,
-            call.id,
-            call.trace,
-            attempt.peer.answer_line,
-            call.answer_lines,
-            ours // 1000,
-            _THOUSANDTHS[ours % 1000],
-            theirs // 1000,
-            _THOUSANDTHS[theirs % 1000],
-            b"" if client.reusable and client.chunked else _KEEP if client.reusable else _CLOSE,
-            size,
-            body,
-        )
-    )
 
 
 class BodySink:
@@ -325,6 +218,15 @@ class EventSink:
         if says_done(last):
             peer.state.says_done = True
         return peer.state.says_done and not says_end(last)
+
+    @property
+    def says_error(self) -> bool:
+        """Whether the upstream said in its last events that it failed."""
+        last = self._before + self._last + self._tail
+        if b"error" not in last and b"failed" not in last:
+            return False
+        events = sse.split_events(last + b"\n\n")
+        return any(carries_error(sse.data_of(event) or b"") or sse.names_error(event) for event in events)
 
     @property
     def is_over(self) -> bool:

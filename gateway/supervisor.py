@@ -40,8 +40,11 @@ class Serve(Protocol):
 class Reading(Protocol):
     """How a configuration is read again."""
 
-    def read(self) -> Config:
-        """Read and try it; whatever is raised says why it cannot be served. Called in a process of its own."""
+    def read(self, old: Config) -> Config:
+        """Read and try what is to follow *old*; whatever is raised says why it cannot be served.
+
+        Called in a process of its own.
+        """
 
     def accept(self, old: Config, new: Config) -> tuple[Config, dict[str, object]]:
         """What of *new* can be served beside *old*, and what the log is to say of the change."""
@@ -171,10 +174,7 @@ class Supervisor:
             self._log.info("the files of the configuration have changed")
             self._signalled(signal.SIGHUP)
         if now >= self._news_due:
-            for child in self._late():
-                self._log.warning("a worker does not take the configuration over and is replaced", pid=child.pid)
-                self._crew.replace(child)
-            self._tell_news()
+            self._replace_late(now)
 
     # Workers' lives.
 
@@ -212,6 +212,7 @@ class Supervisor:
             self._on_ready()
         self._crew.hand_over()
         self._look_at_the_listeners(None)
+        self._tell_news()
 
     def _look_at_the_listeners(self, closed: Child | None) -> None:
         """Close the listeners on which nobody accepts: *closed* has ended that, or everybody has whom it concerns."""
@@ -302,7 +303,7 @@ class Supervisor:
 
     def _be_judge(self, control: Channel) -> int:
         try:
-            judged = Judged(packed(self._reading.read()))
+            judged = Judged(packed(self._reading.read(self._config)))
         except Exception as error:  # whatever it is: the running configuration stays
             judged = Judged(refusal=str(error) or repr(error))
         control.sock.setblocking(True)
@@ -334,11 +335,24 @@ class Supervisor:
             child.drain = self._config.server.drain_timeout
         self._tell_news()
 
+    def _replace_late(self, now: float) -> None:
+        """Replace who does not take the configuration over; give up waiting for successors that do not come."""
+        late = self._late()
+        for child in late:
+            self._log.warning("a worker does not take the configuration over and is replaced", pid=child.pid)
+            self._crew.replace(child)
+        self._news_due = now + PATIENCE
+        self._tell_news()
+        if self._news is not None and not late:
+            text = "the configuration waits: not every worker of this version serves"
+            self._log.warning(text, generation=self._generation)
+            self._news, self._news_due = None, math.inf
+
     def _late(self) -> list[Child]:
         return [child for child in self._crew.present if child.generation != self._generation]
 
     def _tell_news(self) -> None:
-        if self._news is not None and not self._late():
+        if self._news is not None and not self._late() and self._crew.complete:
             self._log.info("reloaded", generation=self._generation, **self._news)
             self._news, self._news_due = None, math.inf
 

@@ -14,7 +14,8 @@ from gateway.config.files import listed
 from gateway.config.schema import Config
 from gateway.places import FileMark
 
-_Marks = dict[str, FileMark | None]
+#: By the file's name; None: there is no such file, or it may not be looked at.
+Marks = dict[str, FileMark | None]
 
 
 class Watch:
@@ -44,8 +45,13 @@ class Watch:
         self._known = self._seen
         return True
 
-    def _look(self, config: Config) -> _Marks:
-        return {file: _mark(file) for file in (*self._read(), *_named(config))}
+    @staticmethod
+    def named(config: Config) -> Marks:
+        """The files that *config* names: certificates and secrets."""
+        return {file: _mark(file) for file in _named(config)}
+
+    def _look(self, config: Config) -> Marks:
+        return {file: _mark(file) for file in self._read()} | self.named(config)
 
     def _read(self) -> Iterator[str]:
         for path in self._paths:
@@ -56,7 +62,6 @@ class Watch:
 
 
 def _mark(file: str) -> FileMark | None:
-    """None: there is no such file, or it may not be looked at."""
     try:
         found = os.stat(file)
     except OSError:

@@ -52,6 +52,11 @@ def data_of(event: bytes) -> bytes | None:
     return b"\n".join(lines) if lines else None
 
 
+def names_error(event: bytes) -> bool:
+    """Whether the event's type is `error`, as Anthropic's API and others say it."""
+    return b"event: error" in event and any(line == b"event: error" for line in _LINE_END.split(event))
+
+
 def data_event(data: bytes) -> bytes:
     """One event that carries *data*, which must have no line end in it (compact JSON has none)."""
     return b"data: " + data + b"\n\n"

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 #: Retry-After in seconds or as a date (RFC 9110 section 10.2.3); OpenAI's own fields are more exact.
 _FIELD: Final = re.compile(rb"(?:\A|\r\n)(retry-after|retry-after-ms|x-should-retry): ([^\r]*)")
-_NUMBER: Final = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+_NUMBER: Final = re.compile(rb"[0-9]{1,30}(?:\.[0-9]{1,9})?")
 
 
 class Advice(NamedTuple):

@@ -48,6 +48,7 @@ _DROPPED: Final = frozenset(
         b"x-request-id",
         b"x-trace-id",
         b"x-upstream",
+        b"x-fallback-model",
         b"server-timing",
         b"x-accel-buffering",
     }

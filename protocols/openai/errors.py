@@ -12,6 +12,7 @@ import orjson
 
 class _Envelope(msgspec.Struct):
     type: msgspec.Raw = msgspec.Raw(b"null")
+    object: msgspec.Raw = msgspec.Raw(b"null")
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -25,12 +26,13 @@ def error_body(message: str, type: str, code: str | None, param: str | None = No
 
 def carries_error(data: bytes) -> bool:
     """Whether *data*, the JSON of one event or body, is an error that came in place of an answer."""
-    if b'"error"' not in data:
+    if b'"error"' not in data and b'"response.failed"' not in data:
         return False
     try:
         envelope = _decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
-    if bytes(envelope.type) == b'"error"':  # the responses API's error event
+    # The responses API's events, and what vLLM and its kin send as a body.
+    if bytes(envelope.type) in (b'"error"', b'"response.failed"') or bytes(envelope.object) == b'"error"':
         return True
     return bytes(envelope.error) not in (b"null", b'""', b"{}", b"false")

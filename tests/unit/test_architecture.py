@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.call",),
     # what is counted and written; what is configured
     ("gateway.observe", "gateway.config"),
+    ("gateway.answers",),
     ("gateway.relay", "gateway.intake", "gateway.peek", "gateway.sockets", "gateway.listener", "gateway.secure"),
     ("gateway.farewell", "gateway.heartbeat", "gateway.deadlines", "gateway.pauses"),
     # policy

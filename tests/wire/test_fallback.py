@@ -38,6 +38,15 @@ STREAM_FAILURES: dict[str, Script] = {
     "an empty stream": answers.raw(STREAM + answers.LAST_CHUNK),
     "a stream of comments": answers.raw(STREAM + answers.chunk(b": hello\n\n") + answers.LAST_CHUNK),
     "an error first": answers.raw(STREAM + ERROR_EVENT + answers.LAST_CHUNK),
+    "an error as a body": answers.raw(
+        STREAM + answers.chunk(b'data: {"object":"error","message":"no","code":400}\n\n') + answers.LAST_CHUNK
+    ),
+    "an error by its name": answers.raw(
+        STREAM + answers.chunk(b'event: error\ndata: {"message":"no"}\n\n') + answers.LAST_CHUNK
+    ),
+    "a response that failed": answers.raw(
+        STREAM + answers.chunk(b'data: {"type":"response.failed","response":{}}\n\n') + answers.LAST_CHUNK
+    ),
     "[DONE] first": answers.raw(STREAM + answers.chunk(answers.DONE) + answers.LAST_CHUNK),
     "a first event of junk": answers.raw(STREAM + answers.chunk(b"data: <html>\n\n")),
     "a first event that is half JSON": answers.raw(STREAM + answers.chunk(b'data: {"choices":[\n\n')),
@@ -162,6 +171,17 @@ def test_fallbacks_are_tried_in_their_order_and_the_last_word_is_the_last_one_s(
     assert response.header("x-fallback-model") == "gamma" and response.header("x-should-retry") == "false"
     assert [len(upstream.requests) for upstream in down] == [1, 1, 1]
     assert [upstream.ledger.last.json()["model"] for upstream in down] == ["m", "b", "c"]
+
+
+def test_what_an_upstream_says_of_fallbacks_and_retries_is_its_own(stage: Stage) -> None:
+    lines = (("x-fallback-model", "theirs"), ("x-should-retry", "true"))
+    down, spare = stage.upstream(answers.error(503, "no", *lines)), stage.upstream(answers.chat("Hello", *lines))
+    config = configuration(backend(down), backend(spare, name="beta", models=["spare"]))
+    gateway = stage.gateway(config)
+    refused = gateway.ask("POST", CHAT, chat_request())
+    assert [value for name, value in refused.headers if name == "x-should-retry"] == ["false"]
+    assert refused.status == 503 and refused.header("x-fallback-model") is None
+    assert gateway.ask("POST", CHAT, chat_request(model="spare")).header("x-fallback-model") is None
 
 
 def test_what_the_client_did_wrong_does_not_fall_back(stage: Stage) -> None:

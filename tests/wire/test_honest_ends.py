@@ -214,6 +214,20 @@ def test_behind_an_event_that_is_too_large_to_wait_for_a_stream_is_as_honest_as_
     assert_broken(streamed(connect()), [large, small])
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_an_upstream_s_own_error_in_a_stream_is_passed_on_and_no_good_call(
+    connect: Connect, upstream: Upstream, gateway: Gateway, done: bool
+) -> None:
+    error = b'data: {"error":{"message":"out of memory","type":"server_error"}}\n\n'
+    events = [*answers.chat_events(2, done=False)[:-1], error, *[answers.DONE] * done]
+    upstream.answer = answers.stream(events)
+    client = connect()
+    response = streamed(client)
+    assert response.complete and response.body == b"".join(events)
+    line = gateway.wait_call(request_id=client.id)
+    assert (line["ending"], line["fault"], line["status"]) == ("UD", "upstream_error", 200)
+
+
 UNSAID: dict[str, tuple[list[bytes], bool]] = {
     "words only": (answers.chat_events(2, done=False)[:-1], False),
     "words and usage": ([*answers.chat_events(2, done=False)[:-1], answers.usage_event()], False),

@@ -93,6 +93,25 @@ def test_files_are_watched_where_the_operator_wants_it(stage: Stage, tmp_path: P
     wait_until(lambda: token_seen() == "Bearer third", "the signal is heard where nothing is watched")
 
 
+def test_a_file_that_was_cut_off_does_not_serve_the_defaults(stage: Stage) -> None:
+    """They are for who gives no file: an editor empties a file before it writes it."""
+    config = configuration(backend(stage.upstream()))
+    gateway = stage.gateway(config)
+    keys, backends = {"auth": config["auth"]}, {"backends": config["backends"]}
+    for cut, missing in (("", "[[backends]]"), (keys, "[[backends]]"), (backends, "auth.keys")):
+        verdict = reload(gateway, cut)
+        assert verdict["msg"].startswith("the configuration is refused") and missing in verdict["reason"], verdict
+    assert gateway.ask("POST", CHAT, chat_request()).status == 200
+
+
+def test_a_signal_that_others_take_for_log_rotation_kills_nobody(stage: Stage) -> None:
+    gateway = stage.gateway(configuration(backend(stage.upstream())))
+    os.kill(gateway.pid, signal.SIGUSR1)
+    gateway.process.send_signal(signal.SIGUSR1)
+    assert reload(gateway, (gateway.folder / "gateway.toml").read_text())["changed"] == "nothing"
+    assert gateway.ask("POST", CHAT, chat_request()).status == 200
+
+
 def test_connections_to_a_peer_that_stays_are_kept(stage: Stage) -> None:
     upstream = stage.upstream()
     config = configuration(backend(upstream))
