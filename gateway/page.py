@@ -48,8 +48,10 @@ _PEER_NAMES: Final = 256 << 10
 _METRIC_NAMES: Final = 2 << 20
 _ENTRY_HEAD: Final = 8
 
-#: Tries to take the lock, with a pause after each: a second in all. Its holder does microseconds of work.
+#: Tries to take the lock, with a pause after each: a second in all, and 50 ms in a loop that
+#: has calls to serve. Its holder does microseconds of work.
 _LOCK_TRIES: Final = 2000
+_LOOP_TRIES: Final = 100
 _LOCK_PAUSE: Final = 0.0005
 
 
@@ -127,10 +129,16 @@ class Directory:
         self.widths: dict[bytes, int] = {}
 
     def number(self, name: bytes, width: int = 1) -> int | None:
-        """The number of *name*, which is given one on first use; None where all are given away."""
+        """The number of *name*, which is given one on first use; None where all are given away.
+
+        Raises `PageError` where it must be given one and the lock is held for too long.
+        """
         known = self.numbers.get(name)
         if known is not None:
             return known
+        self.refresh()  # what another process has named needs no lock
+        if name in self.numbers:
+            return self.numbers[name]
         with self._lock():
             self.refresh()
             if name in self.numbers:
@@ -175,8 +183,14 @@ class Directory:
 class Page:
     """The shared memory, as one process sees it."""
 
-    def __init__(self, fd: int) -> None:
-        """Take the page behind *fd*, which the caller keeps. Raises `PageError`."""
+    def __init__(self, fd: int, *, in_loop: bool = False) -> None:
+        """Take the page behind *fd*, which the caller keeps. Raises `PageError`.
+
+        *in_loop*: whoever waits for the lock holds calls up.
+        """
+        self._tries = _LOOP_TRIES if in_loop else _LOCK_TRIES
+        #: The last wait was in vain: until the lock is free again nobody here waits, but looks once.
+        self._stuck = False
         size = os.fstat(fd).st_size
         self.fd = fd
         self._memory = mmap.mmap(fd, size)
@@ -216,23 +230,33 @@ class Page:
         return cls(fd)
 
     @contextmanager
-    def lock(self, tries: int = _LOCK_TRIES) -> Iterator[None]:
-        """Change common cells. The kernel frees the lock when its holder dies. Raises `PageError` after a second.
+    def lock(self, tries: int | None = None) -> Iterator[None]:
+        """Change common cells. The kernel frees the lock when its holder dies.
 
-        *tries*: half milliseconds, for who has no second.
+        Raises `PageError` after a second, in a loop after 50 ms; and at once while a process that hangs holds it still.
+        *tries*: half milliseconds, for who has less time.
         """
-        for _ in range(tries):
+        for _ in self._attempts(tries or self._tries):
             try:
                 fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                time.sleep(_LOCK_PAUSE)
+                pass
         else:
             raise PageError("the page's lock is held for too long")
+        self._stuck = False
         try:
             yield
         finally:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def _attempts(self, tries: int) -> Iterator[None]:
+        """Iterate while it is worth to wait for whoever has the lock: without a pause before the first look."""
+        for at in range(1 if self._stuck else tries):
+            if at:
+                time.sleep(_LOCK_PAUSE)
+            yield
+        self._stuck = True
 
     @contextmanager
     def folding(self) -> Iterator[None]:
@@ -269,14 +293,14 @@ class Page:
         self.rows[0].cells[STATE] = LEAVING
 
     def steady(self) -> Iterator[None]:
-        """Iterate once, and again while sums were moved between rows in the meantime."""
-        for _ in range(_LOCK_TRIES):
+        """Iterate once, and again while sums were moved between rows in the meantime. Raises `PageError` as `lock`."""
+        for _ in self._attempts():
             before = self._header[_FOLDS_CELL]
             if before % 2 == 0:
                 yield
                 if self._header[_FOLDS_CELL] == before:
+                    self._stuck = False
                     return
-            time.sleep(_LOCK_PAUSE)
         raise PageError("the page's sums do not come to rest")
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.observe.counters import Measures
 from gateway.observe.logs import Log
-from gateway.page import Seat
+from gateway.page import PageError, Seat
 from gateway.places import Place
 from gateway.routing.breaker import CLOSED, DUE, FAILURES, HALF_OPEN, SINCE, Change
 from gateway.routing.circuits import Board, PeerCircuit
@@ -31,9 +31,13 @@ class StateMaker:
 
     def make(self, place: Place) -> PeerState:
         """The state of the peer at *place*: where there are several workers, one whose calls in flight all see."""
-        column = self._seat.page.peers.number(f"{place.backend}\0{place.label}".encode())
+        try:
+            column = self._seat.page.peers.number(f"{place.backend}\0{place.label}".encode())
+            reason = "too many peers"
+        except PageError as error:  # a process that hangs has the lock: balanced worse is better than not served
+            column, reason = None, str(error)
         if column is None:
-            self._log.warning("a peer is not shared between workers: too many peers", endpoint=place.label)
+            self._log.warning(f"a peer is not shared between workers: {reason}", endpoint=place.label)
         board = self._board if column is not None else None
         circuit = PeerCircuit(board, column or 0, place.number)
         circuit.on_change = lambda change: self._changed(place, circuit, change)

@@ -182,7 +182,7 @@ class Supervisor:
         self._crew.restart(self._generation, self._config.server.drain_timeout)
 
     def _be_worker(self, number: int, row: Row, control: Channel) -> int:
-        page = Page(self._page.fd)
+        page = Page(self._page.fd, in_loop=True)
         seat = Seat(page, page.rows[row.number], self._crew.count)
         return self._serve(number, self._generation, self._config, seat, control)
 

@@ -327,13 +327,21 @@ class Upstreams:
         """The peers of *crew* as names now stand for them. Those that stay are the same ones.
 
         A name without an answer is a peer itself until there is one: its calls wait for that, each in its own time.
+        What is raised on the way leaves the peers as they were.
         """
-        former, crew.members = crew.members, {}
+        former = dict(crew.members)
+        members: dict[tuple[int, Place], tuple[Peer, Target]] = {}
+        joined = []
         for at, (place, weight, name) in enumerate(crew.endpoints):
             addresses = name.addresses if name is not None else ()
             for present in [place._replace(address=address) for address in addresses] or [place]:
-                known = former.pop((at, present)) if (at, present) in former else None
-                crew.members[at, present] = known or self._join(crew, present, weight)
+                known = former.pop((at, present), None)
+                if known is None:
+                    joined.append(known := self._join(crew, present, weight))
+                members[at, present] = known
+        crew.members = members
+        for peer, target in joined:
+            crew.http.add(peer, target)
         for (_, gone), (peer, _) in former.items():
             crew.http.remove(peer)
             self._estate.dismiss(gone)
@@ -343,10 +351,7 @@ class Upstreams:
         return [peer for peer, _ in crew.members.values()]
 
     def _join(self, crew: Crew, place: Place, weight: int) -> tuple[Peer, Target]:
-        peer = self._peer(crew.http, place, weight)
-        target = self._target(place, crew.options)
-        crew.http.add(peer, target)
-        return peer, target
+        return self._peer(crew.http, place, weight), self._target(place, crew.options)
 
     def _target(self, place: Place, options: schema.Pool) -> Target:
         url = urls.parse(place.url)

@@ -39,13 +39,23 @@ class SharedCounts:
         self._unplaced: set[tuple[str, _Labels]] = set()
 
     def publish(self) -> None:
-        """Copy what changed into the row."""
+        """Copy what changed into the row.
+
+        A child that is new needs a place, and thus the page's lock: while that is held by a process that hangs, what is
+        new waits for the next time.
+        """
+        locked_out = False
         cells, shown = self._row.metrics, self._shown
         for family, labels, child in list(_children(self._registry)):
             values = _values(child)
             at = self._places.get((family, labels))
             if at is None:
-                at = self._place(family, labels, child, len(values))
+                if locked_out or (family, labels) in self._unplaced:
+                    continue
+                try:
+                    at = self._place(family, labels, child, len(values))
+                except PageError:
+                    locked_out = True
                 if at is None:
                     continue
             if shown.get(at) != values:
@@ -54,19 +64,14 @@ class SharedCounts:
                     cells[index] = value
 
     def _place(self, family: str, labels: _Labels, child: Counter | Gauge | Histogram, width: int) -> int | None:
-        if (family, labels) in self._unplaced:
-            return None
+        """A place in the row; None where there is none. Raises `PageError`."""
         kind = _LEVEL if isinstance(child, Gauge) else _SUM
         # NUL stands between the parts, so none may have one.
         text = "\0".join((family, *(label.replace("\0", "\\x00") for label in labels)))
         name = kind + text.encode("utf-8", "backslashreplace")
-        try:
-            at = self._page.metrics.number(name, width)
-        except PageError:
-            return None  # the lock is held by a process that hangs; the next sweep tries again
-        if (
-            at is None or self._page.metrics.widths[name] != width
-        ):  # the page is full, or the entry is a former version's
+        at = self._page.metrics.number(name, width)
+        # The page is full, or the entry is a former version's.
+        if at is None or self._page.metrics.widths[name] != width:
             self._unplaced.add((family, labels))
             self._registry.folded(family)
             return None

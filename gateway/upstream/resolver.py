@@ -40,7 +40,10 @@ _ABSENT: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", soc
 class Name:
     """A host's name. `addresses` are those of the last answer, textual; empty before the first one."""
 
-    __slots__ = ("addresses", "asked", "capped", "due", "failures", "fault", "host", "known", "overdue", "refresh")
+    __slots__ = (
+        *("addresses", "asked", "capped", "due", "failures", "fault"),
+        *("host", "known", "overdue", "refresh", "untold"),
+    )
 
     def __init__(self, host: str) -> None:
         # configuration
@@ -55,6 +58,8 @@ class Name:
         self.known = asyncio.Event()
         #: Whether the last answer had too many addresses.
         self.capped = False
+        #: Whether somebody has yet to act on the last change.
+        self.untold = False
         # lookup
         #: Whether one runs, and the monotonic seconds at which it counts as failed: never, where it did already.
         self.asked = False
@@ -138,7 +143,10 @@ class Resolver:
             return
         if in_time:
             self._counts[ANSWERED].inc()
-        self._learn(name, answer)
+        try:
+            self._learn(name, answer)
+        except Exception as error:  # a bug of ours: this runs in the loop, and the next answer tries again
+            self._log.error("a change of addresses could not be acted on", host=name.host, error=repr(error))
 
     def _failed(self, name: Name, result: str, fault: socket.gaierror) -> None:
         self._counts[result].inc()
@@ -166,8 +174,13 @@ class Resolver:
         if added or removed:
             if former:
                 self._log.info("addresses changed", host=name.host, added=sorted(added), removed=sorted(removed))
-            self._on_change(name)
-        name.known.set()
+            name.untold = True
+        try:
+            if name.untold:
+                self._on_change(name)
+                name.untold = False
+        finally:
+            name.known.set()  # there are addresses: nobody waits on
 
     def _bounded(self, name: Name, found: tuple[str, ...]) -> tuple[str, ...]:
         """*found* with the addresses that stay in front, in the order in which they were: it means nothing else."""

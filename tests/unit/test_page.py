@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -115,7 +116,7 @@ def test_the_lock_excludes_other_processes_and_goes_with_its_holder(
             os.write(tell, b"x")
             signal.pause()
     os.read(told, 1)
-    monkeypatch.setattr("gateway.page._LOCK_TRIES", 3)
+    monkeypatch.setattr(page, "_tries", 3)
     with pytest.raises(PageError, match="too long"), page.lock():
         pass
     os.kill(pid, signal.SIGKILL)
@@ -124,6 +125,82 @@ def test_the_lock_excludes_other_processes_and_goes_with_its_holder(
         pass
     os.close(told)
     os.close(tell)
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that are made, and take no time."""
+    made: list[float] = []
+    monkeypatch.setattr("gateway.page.time.sleep", made.append)
+    return made
+
+
+@contextmanager
+def held(page: Page) -> Iterator[None]:
+    """Another process hangs with the lock."""
+    other = Page(os.dup(page.fd))
+    with other.lock():
+        yield
+    other.close()
+
+
+def test_a_lock_that_is_held_is_waited_for_once_and_in_a_loop_not_for_long(page: Page, naps: list[float]) -> None:
+    in_loop = Page(os.dup(page.fd), in_loop=True)
+    with held(page):
+        for one, seconds in ((page, 1.0), (in_loop, 0.05)):
+            for _ in range(5):
+                with pytest.raises(PageError, match="too long"), one.lock():
+                    pass
+            assert 0.9 * seconds < sum(naps) <= seconds, "who waited in vain once only looks from then on"
+            naps.clear()
+    with in_loop.lock():
+        pass
+    with held(page), pytest.raises(PageError), in_loop.lock():
+        pass
+    assert naps, "it was free meanwhile: the next holder is waited for"
+    in_loop.close()
+
+
+def test_a_name_that_another_process_gave_needs_no_lock(page: Page, naps: list[float]) -> None:
+    other = Page(os.dup(page.fd))
+    number = other.peers.number(b"a peer")
+    with held(page):
+        assert page.peers.number(b"a peer") == number
+    assert not naps
+    other.close()
+
+
+def test_while_the_lock_is_held_what_is_known_is_published_and_what_is_new_waits(page: Page, naps: list[float]) -> None:
+    mine = Page(os.dup(page.fd), in_loop=True)
+    measures, shared = counts(mine, mine.rows[1])
+    measures.endings.child("--").value = 1
+    shared.publish()
+    measures.endings.child("--").value = 2
+    for number in range(9):
+        measures.endings.child(f"new {number}").value = 1
+    tries = 0
+    lock = mine.metrics._lock
+
+    def counted() -> AbstractContextManager[None]:
+        nonlocal tries
+        tries += 1
+        return lock()
+
+    mine.metrics._lock = counted
+    with held(page):
+        shared.publish()
+    assert tries == 1, "one is enough to know"
+    _, others = counts(page, page.rows[2])
+    page.rows[2].cells[PID] = 0
+
+    def told() -> dict[str, float]:
+        (family,) = (one for one in others.merged().families if one.name == "gateway_endings_total")
+        return {label: child.value for (label,), child in family.children.items() if isinstance(child, Counter)}
+
+    assert told() == {"--": 2}
+    shared.publish()
+    assert told() == {"--": 2} | {f"new {number}": 1 for number in range(9)}
+    mine.close()
 
 
 def test_names_that_many_processes_ask_for_at_once_have_each_one_number(page: Page) -> None:

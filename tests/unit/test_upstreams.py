@@ -19,7 +19,9 @@ from gateway.page import PEERS_LIMIT, Page, Seat
 from gateway.routing.host import SharedPeerState
 from gateway.routing.peer import PeerState
 from gateway.upstream.connection import UpstreamConnection
+from gateway.upstream.http import HttpBackend
 from gateway.upstream.pool import Pool
+from gateway.upstream.resolver import Name
 from gateway.upstreams import Estate, Upstreams
 from tests.unit.configuring import KEYED, loaded
 from tests.wire import tls
@@ -181,6 +183,51 @@ def test_peers_beyond_the_page_and_those_of_a_single_worker_count_for_themselves
     for state in states:
         state.begin(0.0)
         state.end()
+
+
+def named(estate: Estate, tmp_path: Path) -> tuple[Upstreams, Name]:
+    """A backend each of whose name's addresses is a peer: it has two."""
+    upstreams = adopt(estate, config(tmp_path, backend("a", "http://x.test:1", more='dns = { peer_per = "address" }')))
+    name = upstreams.names["x.test"]
+    estate.resolver._end(name, ("10.0.0.1", "10.0.0.2"))
+    return upstreams, name
+
+
+def at(upstreams: Upstreams) -> list[str]:
+    """Where the calls of a-model go; its backend reaches these and no others."""
+    peers = upstreams.routes.exact["a-model"].peers
+    (http,) = upstreams.backends
+    assert isinstance(http, HttpBackend) and {*http._targets} == {*peers}
+    return [peer.url.partition(" ")[2] for peer in peers]
+
+
+def test_peers_join_and_leave_while_the_lock_of_the_page_is_held(
+    estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstreams, name = named(estate, tmp_path)
+    assert at(upstreams) == ["10.0.0.1", "10.0.0.2"]
+    monkeypatch.setattr("gateway.page.time.sleep", lambda _: None)
+    holder = Page(os.dup(estate.seat.page.fd))
+    with holder.lock():
+        estate.resolver._end(name, ("10.0.0.2", "10.0.0.3"))
+    holder.close()
+    assert at(upstreams) == ["10.0.0.2", "10.0.0.3"]
+    kept, joined = (peer.state for peer in upstreams.routes.exact["a-model"].peers)
+    assert isinstance(kept, SharedPeerState) and type(joined) is PeerState
+
+
+def test_a_muster_that_fails_leaves_the_peers_as_they_were_and_the_next_answer_mends_it(
+    estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstreams, name = named(estate, tmp_path)
+    name.known.clear()
+    with monkeypatch.context() as broken:
+        broken.setattr(Upstreams, "_target", lambda *_: 1 / 0)
+        estate.resolver._end(name, ("10.0.0.2", "10.0.0.3"))
+    assert at(upstreams) == ["10.0.0.1", "10.0.0.2"]
+    assert name.known.is_set(), "nobody waits for what is known"
+    estate.resolver._end(name, ("10.0.0.2", "10.0.0.3"))
+    assert at(upstreams) == ["10.0.0.2", "10.0.0.3"]
 
 
 @pytest.mark.parametrize("renewed", ["ca_file", "cert", "key"])
