@@ -101,10 +101,17 @@ class _Listeners:
     def keep(self, number: int, count: int) -> list[socket.socket]:
         """In a worker: only its share stays open."""
         share = self.now.share(number, count)
+        self._close_all_but(share)
+        return share
+
+    def let_go(self) -> None:
+        """In a process that is no worker: a socket that is open there goes on taking connections."""
+        self._close_all_but([])
+
+    def _close_all_but(self, share: Sequence[socket.socket]) -> None:
         for sock in (*self.now.socks, *(self._former.socks if self._former is not None else ())):
             if sock not in share:
                 sock.close()
-        return share
 
 
 def run(load: Callable[[], Config], paths: Sequence[str], ready: Callable[[str], None]) -> int:

@@ -57,9 +57,12 @@ class Reading(Protocol):
 
 
 class Listening(Protocol):
-    """Where clients connect. Both are harmless when done before."""
+    """Where clients connect. All are harmless when done before."""
 
     def close(self) -> None: ...
+    def let_go(self) -> None:
+        """In a process that accepts nothing: nobody is to wait for it. Where clients connect stays as it is."""
+
     def close_former(self) -> None:
         """Close what former workers alone accept on."""
 
@@ -168,8 +171,7 @@ class Supervisor:
         now = time.monotonic()
         self._crew.look_at_the_clock()
         if self._errand is not None and now >= self._errand.deadline:
-            os.kill(self._errand.pid, signal.SIGKILL)
-            self._told(Judged(refusal=f"there was no verdict within {self._errand.time:.0f} s"))
+            self._give_up(self._errand, f"there was no verdict within {self._errand.time:.0f} s")
         if not self._leaving and self._reading.has_changed(self._config, now):
             self._log.info("the files of the configuration have changed")
             self._signalled(signal.SIGHUP)
@@ -233,7 +235,7 @@ class Supervisor:
             if not pid:
                 return
             if self._errand is not None and pid == self._errand.pid:
-                self._hear_errand(self._errand)
+                self._errand_ended(self._errand)
             child = self._crew.children.get(pid)
             if child is not None:
                 for message in self._crew.listen(child):  # its last words
@@ -298,10 +300,23 @@ class Supervisor:
         assert errand is not None
         self._selector.unregister(errand.channel)
         errand.channel.close()
-        if not self._leaving:
-            errand.done(verdict)
+        errand.done(verdict)
+
+    def _errand_ended(self, errand: Errand) -> None:
+        """It is dead: what it said is there, and nobody else's hold on its channel will say more."""
+        read = -1
+        while self._errand is errand and len(errand.channel.rest[0]) > read:
+            read = len(errand.channel.rest[0])
+            self._hear_errand(errand)
+        if self._errand is errand:
+            self._told(Judged())
+
+    def _give_up(self, errand: Errand, reason: str) -> None:
+        os.kill(errand.pid, signal.SIGKILL)
+        self._told(Judged(refusal=reason))
 
     def _be_judge(self, control: Channel) -> int:
+        self._listening.let_go()
         try:
             judged = Judged(packed(self._reading.read(self._config)))
         except Exception as error:  # whatever it is: the running configuration stays
@@ -311,6 +326,8 @@ class Supervisor:
         return 0
 
     def _judged(self, verdict: Judged) -> None:
+        if self._leaving:
+            return
         if not verdict.config:
             reason = verdict.refusal or "it could not be read to its end"
             self._log.warning("the configuration is refused, the former one stays", reason=reason)
@@ -363,6 +380,8 @@ class Supervisor:
         return [child.noted() for child in self._crew.children.values()]
 
     def _tried(self, verdict: Judged) -> None:
+        if self._leaving:
+            return
         if not verdict.config:
             self._log.warning("the upgrade is refused, the running version stays", reason=verdict.refusal)
             return
@@ -392,4 +411,6 @@ class Supervisor:
         self._leaving += 1
         self._page.leave()
         self._news, self._news_due = None, math.inf
+        if self._errand is not None:
+            self._give_up(self._errand, "all leave")
         self._crew.dismiss(pre_stop=self._config.server.pre_stop if pre_stop else None, quick=self._leaving > 1)

@@ -20,6 +20,7 @@ from gateway.supervisor import Supervisor
 
 SIGHUP, SIGTERM, SIGUSR2 = signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2
 GOOD = Judged(packed(Config()), version="2")
+GOOD_CONFIG = Judged(packed(Config()))
 
 
 class World:
@@ -29,8 +30,8 @@ class World:
         self.page = Page.make(9)
         #: By the first words of what is logged: what happens then, once.
         self.upon: dict[str, Callable[[], None]] = {}
-        #: What each process says as soon as it is started; beyond the end, that it is ready.
-        self.says: deque[Message] = deque()
+        #: What each process says as soon as it is started; None: nothing; beyond the end, that it is ready.
+        self.says: deque[Message | None] = deque()
         #: How new code takes over: why it cannot.
         self.unable = "it cannot be run"
         # what happened
@@ -38,6 +39,11 @@ class World:
         self.ends: dict[int, Channel] = {}
         self.held: list[list[signal.Signals]] = []
         self.taken_over: list[int] = []
+        #: By their order: what each process does, and the pids of those that were killed.
+        self.lives: list[Callable[[Channel], int]] = []
+        self.killed: list[int] = []
+        #: How often signals, and listeners, were let go.
+        self.let_go_of = 0
         self.listening = True
         self.failure = ""
         # played
@@ -66,14 +72,19 @@ class World:
         ours, theirs = pair()
         pid = 1_000_000_000 + len(self.ends)
         self.ends[pid] = theirs
-        theirs.send(self.says.popleft() if self.says else Ready())
+        said = self.says.popleft() if self.says else Ready()
+        if said is not None:
+            theirs.send(said)
+        self.lives.append(live)
+        self._happen(f"process {len(self.ends)}")
         return pid, ours
 
     def hold(self, more: list[signal.Signals]) -> None:
         self.held.append(list(more))
 
     def let_go(self) -> None:
-        assert self.held
+        """Signals are, after an upgrade that cannot be; and a judge's listeners."""
+        self.let_go_of += 1
 
     # as gateway.upgrade
 
@@ -119,6 +130,9 @@ class World:
         os.close(self._bell)
         self.page.close()
 
+    def kill(self, pid: int, number: int) -> None:
+        self.killed.append(pid)
+
     def waitpid(self, pid: int, options: int) -> tuple[int, int]:
         return self._dead.popleft() if self._dead else (0, 0)
 
@@ -137,6 +151,9 @@ class World:
         self.failure = supervisor.failure
         return status
 
+    def read(self) -> Config:
+        return Config()
+
     def accept(self, old: Config, new: Config) -> tuple[Config, dict[str, object]]:
         return new, {}
 
@@ -152,11 +169,12 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world = World()
     monkeypatch.setattr(module, "Forks", world)
     monkeypatch.setattr(module.os, "waitpid", world.waitpid)
+    monkeypatch.setattr(module.os, "kill", world.kill)
     yield world
     world.end()
 
 
-def then_send(world: World, says: Sequence[Message], *numbers: signal.Signals) -> None:
+def then_send(world: World, says: Sequence[Message | None], *numbers: signal.Signals) -> None:
     """Once it is ready, send *numbers*; the processes started then say what *says* tells."""
 
     def act() -> None:
@@ -206,7 +224,7 @@ def test_changes_that_wait_are_handed_to_the_new_code(world: World) -> None:
     then_send(world, [GOOD], SIGUSR2, SIGHUP, SIGUSR2)
     world.upon["the upgrade cannot be"] = lambda: world.send(SIGTERM)
     assert world.run() == 0
-    assert world.held == [[SIGHUP]]
+    assert world.held == [[SIGHUP]] and world.let_go_of == 1
 
 
 def test_nobody_is_started_once_all_leave(world: World) -> None:
@@ -222,3 +240,39 @@ def test_nobody_is_started_once_all_leave(world: World) -> None:
     world.upon["closed"] = world.all_die
     assert world.run() == 0
     assert len(world.ends) == 2
+
+
+def test_who_judges_a_configuration_holds_no_listener(world: World) -> None:
+    """A connection that the kernel gives to it would be answered by nobody."""
+    ours, theirs = pair()
+    then_send(world, [Judged(refusal="no")], SIGHUP)
+    world.upon["the configuration is refused"] = lambda: world.send(SIGTERM)
+    assert world.run() == 0 and world.let_go_of == 0
+    world.lives[2](theirs)
+    assert world.let_go_of == 1 and ours.receive() == [GOOD_CONFIG]
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize("change", [SIGHUP, SIGUSR2])
+def test_what_is_being_tried_ends_when_all_leave_and_leaves_nothing_open(
+    world: World, monkeypatch: pytest.MonkeyPatch, change: signal.Signals
+) -> None:
+    made: list[int] = []
+    create = os.memfd_create
+    monkeypatch.setattr(module.os, "memfd_create", lambda *given: made.append(create(*given)) or made[-1])
+    then_send(world, [None], change)
+    world.upon["process 3"] = lambda: world.send(SIGTERM)
+    assert world.run() == 0
+    assert world.killed == [list(world.ends)[2]]
+    assert world.lines == ["ready", "draining"], "its verdict is nobody's business any more"
+    assert len(made) == (change is SIGUSR2) and not any(os.path.exists(f"/proc/self/fd/{fd}") for fd in made)
+
+
+def test_who_ends_without_a_verdict_has_refused_whoever_else_holds_its_channel(world: World) -> None:
+    """Nor is it killed at its deadline, when it is gone."""
+    then_send(world, [None], SIGHUP)
+    world.upon["process 3"] = lambda: world.die(list(world.ends)[2])
+    world.upon["the configuration is refused"] = lambda: world.send(SIGTERM)
+    assert world.run() == 0
+    assert not world.killed

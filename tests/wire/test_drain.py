@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from typing import Any
 
@@ -155,4 +156,23 @@ def test_answers_say_that_their_connection_closes_as_soon_as_the_drain_begins(st
     fresh = stage.connect(gateway)
     fresh.chat()
     assert fresh.response().header("connection") == "close"
+    gateway.wait_exit(0)
+
+
+def test_a_reload_that_hangs_keeps_nobody_connecting(stage: Stage) -> None:
+    """Who tries the configuration waits for a file that nobody writes, and would hold the listeners meanwhile."""
+    gate = Gate()
+    upstream = stage.upstream(answers.stalled_stream(gate, EVENTS[:2], EVENTS[2:]))
+    gateway = start(stage, upstream)
+    streaming = begin_stream(stage, gateway)
+    file = gateway.folder / "gateway.toml"
+    file.unlink()
+    os.mkfifo(file)
+    children = len(gateway.workers)
+    gateway.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(gateway.workers) > children, "it is tried", 5.0)
+    gateway.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: refuses(gateway), "nobody listens", 3.0)
+    gate.open()
+    assert streaming.finish().events == EVENTS
     gateway.wait_exit(0)
