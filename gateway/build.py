@@ -60,6 +60,7 @@ class Gateway:
         self.budget = ByteBudget(config.server.body_budget)
         self.estate = Estate(self.measures, self.clock, self.log, seat)
         self.settler = Settler(self.measures, self.lines if level <= Level.INFO else None, stamp)
+        self.estate.on_reroute = self.settler.forget_doors
         # generation
         self.generation = now = Generation(generation, config, self, None)
         routes = now.upstreams.routes

@@ -160,7 +160,7 @@ class Settler:
         self._upstreams: dict[str, _Cells] = {}
 
     def forget_doors(self) -> None:
-        """Doors, routes and keys are another configuration's from now on."""
+        """Doors, routes or keys are others from now on: what calls had in common would keep the former ones alive."""
         self.count()
         self._kinds.clear()
 

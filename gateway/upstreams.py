@@ -79,6 +79,8 @@ class Estate:
         self._retired: list[Pool] = []
         #: Both, by their backend's name: what its gauges add up, at each sweep.
         self._by_name: dict[str, list[Pool]] = {}
+        #: Called when there are other routes than before, though the configuration is the same.
+        self.on_reroute: Callable[[], None] = lambda: None
         #: Every backend that may still have a task, of former configurations too.
         self.backends: list[Backend] = []
 
@@ -202,7 +204,6 @@ class Upstreams:
         """*former*: the model table so far; backends that tell their models are not forgotten what they told."""
         self._config = config
         self._estate = estate
-        self._former = former
         self.backends: list[Backend] = []
         self.states: dict[Place, PeerState] = {}
         self.pools: dict[Place, Pool] = {}
@@ -214,13 +215,13 @@ class Upstreams:
         self.refresh: dict[str, float] = {}
         self._crews: list[Crew] = []
         self._unasked: list[tuple[schema.Backend, list[Target]]] = []
-        groups = [self._group(backend) for backend in config.backends if backend.enabled]
+        groups = [self._group(backend, former) for backend in config.backends if backend.enabled]
         routing = config.routing
         rules = [_rule(route) for route in config.routes]
         self.routes = Routes(groups, routing.default_backend, rules, routing.model_mappings)
         self.discoveries = [self._discovery(backend, targets) for backend, targets in self._unasked]
 
-    def _group(self, backend: schema.Backend) -> Group:
+    def _group(self, backend: schema.Backend, former: Routes | None) -> Group:
         endpoints = [_endpoint(given) for given in backend.endpoints]
         models = backend.models
         self.rules[backend.name] = Rules(backend.breaker.max_failures, int(backend.breaker.reset * 1000))
@@ -238,12 +239,12 @@ class Upstreams:
             group.models = {model: model for model in told}
             group.known = True
         elif group.auto:
-            self._remember(group)
+            self._remember(group, former)
         return group
 
-    def _remember(self, group: Group) -> None:
+    def _remember(self, group: Group, former: Routes | None) -> None:
         """What the same backend told before holds until it is asked again."""
-        known = self._former.groups.get(group.name) if self._former is not None else None
+        known = former.groups.get(group.name) if former is not None else None
         if known is None or not (known.auto and known.known):
             return
         if {_url(peer) for peer in known.peers} & {_url(peer) for peer in group.peers}:
@@ -322,6 +323,7 @@ class Upstreams:
         for crew in self._crews:
             if any(one is name for _, _, one in crew.endpoints):
                 self.routes.regroup(crew.name, self._muster(crew))
+                self._estate.on_reroute()
 
     def _muster(self, crew: Crew) -> list[Peer]:
         """The peers of *crew* as names now stand for them. Those that stay are the same ones.
@@ -375,6 +377,7 @@ class Upstreams:
     def _discovery(self, backend: schema.Backend, targets: list[Target]) -> Discovery:
         def learn(models: tuple[str, ...]) -> None:
             self.routes.learn(backend.name, models)
+            self._estate.on_reroute()
 
         return Discovery(backend.name, targets, backend.models_refresh, learn, self._estate.log)
 

@@ -100,3 +100,18 @@ def test_the_count_would_see_a_call_that_lives() -> None:
 
     with running() as runner:
         assert runner.run(run()) == 2
+
+
+def test_what_calls_had_in_common_keeps_no_peer_that_has_left() -> None:
+    async def main() -> None:
+        house = InProcess()
+        _whole(house)
+        settler = house.gateway.settler
+        settler.count()
+        assert settler._kinds
+        house.gateway.estate.on_reroute()
+        assert not settler._kinds
+        await house.close()
+
+    with running() as runner:
+        runner.run(main())

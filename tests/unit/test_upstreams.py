@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -214,6 +216,30 @@ def test_peers_join_and_leave_while_the_lock_of_the_page_is_held(
     assert at(upstreams) == ["10.0.0.2", "10.0.0.3"]
     kept, joined = (peer.state for peer in upstreams.routes.exact["a-model"].peers)
     assert isinstance(kept, SharedPeerState) and type(joined) is PeerState
+
+
+def test_other_peers_and_other_models_are_told_as_other_routes(estate: Estate, tmp_path: Path) -> None:
+    told: list[None] = []
+    estate.on_reroute = lambda: told.append(None)
+    _, name = named(estate, tmp_path)
+    assert len(told) == 1
+    estate.resolver._end(name, name.addresses)
+    assert len(told) == 1
+    asked = adopt(estate, loaded(tmp_path, KEYED + '[[backends]]\nname = "a"\nendpoints = ["http://a:1"]\n'))
+    (discovery,) = asked.discoveries
+    discovery._learn(("m",))
+    assert len(told) == 2
+
+
+def test_the_former_model_table_is_freed_with_its_last_call(estate: Estate, tmp_path: Path) -> None:
+    told = config(tmp_path, backend("a", "http://a:1"))
+    first = adopt(estate, told)
+    now = Upstreams(told, estate, first.routes)
+    estate.take_over(now)
+    former = weakref.ref(first.routes)
+    del first
+    gc.collect()
+    assert former() is None and now.routes.exact
 
 
 def test_a_muster_that_fails_leaves_the_peers_as_they_were_and_the_next_answer_mends_it(
