@@ -294,7 +294,7 @@ class Page:
 
     def steady(self) -> Iterator[None]:
         """Iterate once, and again while sums were moved between rows in the meantime. Raises `PageError` as `lock`."""
-        for _ in self._attempts():
+        for _ in self._attempts(self._tries):
             before = self._header[_FOLDS_CELL]
             if before % 2 == 0:
                 yield
