@@ -127,16 +127,17 @@ class Worker:
         """
         gateway.log.info("replaced", calls=len(gateway.proxy.active), connections=len(gateway.clients.open))
         gateway.retire()
-        self._close(gate)
+        await self._close(gate)
         seconds = gateway.generation.config.server.drain_timeout
         await self._wait(seconds, lambda: self._asked > 0 or not (gateway.clients.open or gateway.arrivals.open))
 
-    def _close(self, gate: Gate) -> None:
-        """No new connections."""
+    async def _close(self, gate: Gate) -> None:
+        """No new connections; those that the loop has accepted already are among the open ones afterwards."""
         gate.close()
         for sock in self._socks:
             sock.close()
         self._control.send(Closing())
+        await asyncio.sleep(LOOK_INTERVAL)
 
     async def _drain(self, gateway: Gateway, gate: Gate) -> None:
         """Go down without breaking a promise; a second signal skips the waiting."""
@@ -152,7 +153,7 @@ class Worker:
             await self._wait(settings.pre_stop, lambda: False)
         # 2. No new connections.
         if not replaced:
-            self._close(gate)
+            await self._close(gate)
         # 3. Idle connections close now, the others after their answer.
         gateway.clients.drain()
         # 4. Calls run on, up to the drain's time; that of a replaced worker is over unless the host goes down.

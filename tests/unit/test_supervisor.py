@@ -151,7 +151,7 @@ class World:
         self.failure = supervisor.failure
         return status
 
-    def read(self) -> Config:
+    def read(self, old: Config) -> Config:
         return Config()
 
     def accept(self, old: Config, new: Config) -> tuple[Config, dict[str, object]]:

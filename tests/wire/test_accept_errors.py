@@ -48,8 +48,10 @@ def test_without_a_descriptor_those_who_knock_are_let_go_and_the_next_are_served
     """The host's last descriptor may go while the worker's own limit is far: libuv accepts with a spare, and closes."""
     gateway = stage.gateway(configuration(backend(stage.upstream())))
     with failing(gateway, f"error={error}:when=2..4"):
-        tries = [serves(gateway) for _ in range(8)]
-        assert tries[0] and tries[-1] and not all(tries), tries
+        tries = [serves(gateway) for _ in range(2)]
+        assert tries == [True, False]
+        # libuv accepts and closes until nobody knocks: who comes back at once is let go again
+        wait_until(lambda: serves(gateway), "those who come later are served")
     assert gateway.ask("GET", "/health/live").status == 200
 
 

