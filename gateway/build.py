@@ -75,7 +75,8 @@ class Gateway:
         """Serve new calls under *config*; running ones keep what they began with.
 
         Returns the discoveries that have ended with the former configuration; the caller starts the new ones
-        (`discoveries`). Raises OSError or ValueError where *config* cannot be served: then nothing has changed.
+        (`discoveries`). Raises OSError or ValueError where *config* cannot be served: then nothing has changed. What is
+        raised from the first change on is a bug of ours; whoever calls has this worker replaced.
         """
         former = self.generation
         try:

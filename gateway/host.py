@@ -83,20 +83,20 @@ def _own_keys(config: Config) -> bool:
 
 
 class _Listeners:
-    """Where clients connect, and where they did before an upgrade that changed the address."""
+    """Where clients connect, and where they did before upgrades that changed the address."""
 
-    def __init__(self, now: Listener, former: Listener | None) -> None:
+    def __init__(self, now: Listener, former: list[Listener]) -> None:
         self.now = now
-        self._former = former
+        self.former = former
 
     def close(self) -> None:
         self.now.close()
         self.close_former()
 
     def close_former(self) -> None:
-        if self._former is not None:
-            self._former.close()
-            self._former = None
+        for one in self.former:
+            one.close()
+        self.former = []
 
     def keep(self, number: int, count: int) -> list[socket.socket]:
         """In a worker: only its share stays open."""
@@ -109,9 +109,10 @@ class _Listeners:
         self._close_all_but([])
 
     def _close_all_but(self, share: Sequence[socket.socket]) -> None:
-        for sock in (*self.now.socks, *(self._former.socks if self._former is not None else ())):
-            if sock not in share:
-                sock.close()
+        for one in (self.now, *self.former):
+            for sock in one.socks:
+                if sock not in share:
+                    sock.close()
 
 
 def run(load: Callable[[], Config], paths: Sequence[str], ready: Callable[[str], None]) -> int:
@@ -149,16 +150,32 @@ def _tried(load: Callable[[], Config], state: State) -> Judged:
 
 
 def _serve(load: Callable[[], Config], paths: Sequence[str], ready: Callable[[str], None], former: State | None) -> int:
-    config = load() if former is None else unpacked(former.config)
+    config = load() if former is None else _left(former, load)
     watch = Watch(paths, config)
     raise_limit()
     count = _count(config)
-    if former is None:
-        listeners = _Listeners(Listener(config.server, count), None)
     lines = DirectLines([outlet(name) for name in config.logging.output], config.logging.format)
     log = Log(lines, Level[config.logging.level.upper()], Stamp())
-    if former is not None:
-        config, listeners = _taken_listeners(former.listening, config, count, log)
+    if former is None:
+        listeners = _Listeners(Listener(config.server, count), [])
+    else:
+        config, listeners = _taken_listeners(former, config, count, log)
+    try:
+        return _supervise(config, count, listeners, former, _Reading(load, watch, config), ready, lines, log)
+    finally:
+        listeners.close()
+
+
+def _supervise(
+    config: Config,
+    count: int,
+    listeners: _Listeners,
+    former: State | None,
+    reading: _Reading,
+    ready: Callable[[str], None],
+    lines: DirectLines,
+    log: Log,
+) -> int:
     listener = listeners.now
     page, same_page = _page(former, count, log)
 
@@ -175,7 +192,7 @@ def _serve(load: Callable[[], Config], paths: Sequence[str], ready: Callable[[st
             log.info("upgraded", url=listener.url, workers=count, version=__version__, generation=generation)
 
     generation = 1 if former is None else former.generation + 1
-    reading, succession = _Reading(load, watch, config), Succession(page, listener)
+    succession = Succession(page, listener, lambda: listeners.former)
     supervisor = Supervisor(
         count, config, page, serve, reading, succession, listeners, on_ready=on_ready, log=log, generation=generation
     )
@@ -184,31 +201,42 @@ def _serve(load: Callable[[], Config], paths: Sequence[str], ready: Callable[[st
     # What is shared with the workers stays shared: the collector touches none of it.
     gc.collect()
     gc.freeze()
-    try:
-        status = supervisor.run()
-    finally:
-        listeners.close()
+    status = supervisor.run()
+    listeners.close()
     if supervisor.failure:
         raise ValueError(supervisor.failure)
     log.info("stopped")
     return status
 
 
-def _taken_listeners(former: Listening, config: Config, count: int, log: Log) -> tuple[Config, _Listeners]:
+def _left(former: State, load: Callable[[], Config]) -> Config:
+    """What the trial packed; whoever cannot read it after all reads it anew: there is no process to go back to."""
+    try:
+        return unpacked(former.config)
+    except Exception:  # whatever it is: code or files were changed since
+        return load()
+
+
+def _taken_listeners(former: State, config: Config, count: int, log: Log) -> tuple[Config, _Listeners]:
     """What *former* left, and what *config* asks for beside it: a place that cannot be had leaves the former one."""
     replace = msgspec.structs.replace
-    server, before = config.server, replace(config.server, host=former.host, port=former.port)
-    if not is_there(former, server):
+    left, server = former.listening, config.server
+
+    def taken(one: Listening, count: int = 0) -> Listener:
+        return Listener(replace(server, host=one.host, port=one.port), count, one)
+
+    older = [taken(one) for one in former.former]
+    if not is_there(left, server):
         try:
-            now = Listener(server, count, beside=is_beside(former, server))
-            return config, _Listeners(now, Listener(before, 0, former))
+            now = Listener(server, count, beside=is_beside(left, server))
+            return config, _Listeners(now, [taken(left), *older])
         except ListenError as error:
             log.warning("the former address stays", reason=str(error))
-            config = replace(config, server=before)
-    now = Listener(config.server, count, former)
+            config = replace(config, server=replace(server, host=left.host, port=left.port))
+    now = Listener(config.server, count, left)
     if now.flaw:
         log.warning("the listener is not all that it should be", reason=now.flaw)
-    return config, _Listeners(now, None)
+    return config, _Listeners(now, older)
 
 
 def _page(former: State | None, count: int, log: Log) -> tuple[Page, bool]:

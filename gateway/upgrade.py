@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -48,13 +48,16 @@ class State(msgspec.Struct, kw_only=True):
     #: Rows of the page beside the supervisor's.
     rows: int
     listening: Listening
+    #: Other places, where workers of before still accept.
+    former: list[Listening] = []
     children: list[Note]
     #: As the new code packed it in the trial; empty before.
     config: bytes = b""
 
     @property
     def descriptors(self) -> list[int]:
-        return [self.page, *self.listening.descriptors, *(child.channel for child in self.children)]
+        sockets = [fd for one in (self.listening, *self.former) for fd in one.descriptors]
+        return [self.page, *sockets, *(child.channel for child in self.children)]
 
 
 class Order(NamedTuple):
@@ -103,9 +106,11 @@ def order() -> Order | None:
 class Succession:
     """How new code takes this process over: what it is left."""
 
-    def __init__(self, page: Page, listener: Listener) -> None:
+    def __init__(self, page: Page, listener: Listener, former: Callable[[], list[Listener]] = list) -> None:
+        """*former*: listeners of former addresses that are still open."""
         self._page = page
         self._listener = listener
+        self._former = former
 
     def _state(self, notes: list[Note], generation: int, config: bytes = b"") -> State:
         return State(
@@ -113,6 +118,7 @@ class Succession:
             page=self._page.fd,
             rows=len(self._page.rows) - 1,
             listening=self._listener.noted(),
+            former=[one.noted() for one in self._former()],
             children=notes,
             config=config,
         )

@@ -24,6 +24,7 @@ from gateway.clock import within
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.routing.endpoints import Body
 from gateway.routing.peer import Peer
+from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.pool import Pool
 from protocols import multipart
 from protocols.http1.fields import Role
@@ -141,8 +142,6 @@ class HttpBackend:
         try:
             async with within(self._connect_timeout):
                 connection = await target.pool.open()
-            connection.send(attempt, request)
-            return
         except TimeoutError:
             text = "The upstream could not be reached in time."
             fault = Fault(Side.UPSTREAM, Kind.NO_PEER, text, Retry.UNSENT, timed_out=True)
@@ -155,7 +154,18 @@ class HttpBackend:
             target.pool.crashed(error)
             attempt.crashed()
             return
+        else:
+            self._send(connection, request, attempt, target)
+            return
         attempt.fail(fault)
+
+    def _send(self, connection: UpstreamConnection, request: bytes, attempt: Attempt, target: Target) -> None:
+        try:
+            connection.send(attempt, request)
+        except Exception as error:
+            connection.abort()
+            target.pool.crashed(error)
+            attempt.crashed()
 
     @property
     def busy(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Callable
 
@@ -9,8 +10,11 @@ import pytest
 
 from gateway.call import Attempt, Call
 from gateway.relay import BodySink, EventSink
+from gateway.upstream.connection import UpstreamConnection
+from gateway.upstream.http import HttpBackend
+from gateway.upstream.pool import Pool
 from protocols.http1.framing import chunk
-from tests.unit.in_process import InProcess, chat, running
+from tests.unit.in_process import InProcess, Transport, chat, running
 
 ANSWER = b'{"choices":[{"index":0}],"usage":{"prompt_tokens":1,"completion_tokens":2}}'
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
@@ -111,6 +115,34 @@ def test_what_calls_had_in_common_keeps_no_peer_that_has_left() -> None:
         assert settler._kinds
         house.gateway.estate.on_reroute()
         assert not settler._kinds
+        await house.close()
+
+    with running() as runner:
+        runner.run(main())
+
+
+def test_a_connection_that_cannot_be_written_to_at_its_first_call_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be counted as busy for ever, and its descriptor stay open."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async def connect(self: Pool, connection: UpstreamConnection) -> str:
+        connection.connection_made(Transport())
+        return ""
+
+    async def main() -> None:
+        house = InProcess()
+        house.upstream.connection_lost(None)
+        monkeypatch.setattr(Pool, "_connect", connect)
+        monkeypatch.setattr(UpstreamConnection, "send", broken)
+        client, _ = house.connect()
+        client.data_received(chat())
+        (backend,) = house.gateway.backends
+        assert isinstance(backend, HttpBackend)
+        await asyncio.gather(*backend._tasks)
+        assert not house.pool.all and house.pool.busy == 0
+        client.connection_lost(None)
         await house.close()
 
     with running() as runner:

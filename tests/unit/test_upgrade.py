@@ -11,11 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway import upgrade
-from gateway.channel import Channel, Closing, Leave, Ready, pair
-from gateway.config.schema import Server
+from gateway import host, upgrade
+from gateway.channel import Channel, Closing, Leave, Ready, packed, pair
+from gateway.config.schema import Config, Logging, Server
 from gateway.crew import Note
 from gateway.listener import Listener, ListenError, Listening, is_there, judge
+from gateway.observe.access import DirectLines
+from gateway.observe.logs import Level, Log, Stamp
 from gateway.page import Page
 from gateway.upgrade import State, Succession, UpgradeError, decoded, encoded, last_word, order
 
@@ -286,3 +288,43 @@ def test_a_message_that_is_half_read_or_half_sent_survives_its_process() -> None
     assert found == 2000
     successor.close()
     theirs.close()
+
+
+# --- what the next process takes ---
+
+
+def test_addresses_of_before_are_left_too_until_nobody_accepts_there(listener: Listener, tmp_path: Path) -> None:
+    """A second upgrade comes before the workers of the first one's predecessor have let go."""
+    page = Page.make(2)
+    file = tmp_path / "former"
+    former = Listener(Server(host=f"unix:{file}"), 1)
+    left = decoded(encoded(Succession(page, listener, lambda: [former])._state([], 1)))
+    assert left.former == [former.noted()] and {sock.fileno() for sock in former.socks} <= {*left.descriptors}
+    log = Log(DirectLines([], "json"), Level.ERROR, Stamp())
+    _, taken = host._taken_listeners(left, Config(server=Server(port=0)), 1, log)
+    assert taken.now.url == listener.url and file.exists()
+    taken.close_former()
+    assert not file.exists()
+    for one in (taken.now, former, listener):  # these processes are one: their sockets have the same descriptors
+        for sock in one.socks:
+            sock.detach()
+    os.close(left.listening.descriptors[0])
+    os.close(left.listening.descriptors[1])
+    page.close()
+
+
+def test_a_configuration_that_cannot_be_read_after_its_trial_is_read_anew() -> None:
+    told = Config()
+    left = state()
+    assert host._left(left, lambda: told) is told
+    left.config = packed(Config())
+    assert host._left(left, lambda: told) == told
+
+
+def test_a_log_that_cannot_be_opened_leaves_no_socket_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "raise_limit", lambda: None)
+    at, output = tmp_path / "socket", (str(tmp_path / "nowhere" / "log"),)
+    told = Config(server=Server(host=f"unix:{at}", workers=1), logging=Logging(output=output))
+    with pytest.raises((OSError, ValueError), match="nowhere"):
+        host.run(lambda: told, [], lambda url: None)
+    assert not list(tmp_path.iterdir())
