@@ -2,8 +2,8 @@
 
 Owns the only periodic timer of a worker. A deadline is a number that its owner compares during the sweep, because
 arming and cancelling a timer for each call costs 0.9 us and asyncio.timeout 4 us; the price is that deadlines fire up
-to one `SWEEP_INTERVAL` late. Fine timers (connect, by `within`) use the loop's own. One Clock is made per worker by
-`gateway.build`.
+to one `SWEEP_INTERVAL` late. Fine timers (connect, by `within`; the pause before a retry) use the loop's
+own. One Clock is made per worker by `gateway.build`.
 
 A process that stood still (SIGSTOP, a suspended machine, a starved one) has read nothing meanwhile: what its peers sent
 waits in the kernel. So time in which the loop stood still counts for nobody's deadline, and every socket is read once

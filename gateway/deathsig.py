@@ -1,6 +1,6 @@
 """A worker dies with its supervisor: PR_SET_PDEATHSIG (prctl(2)).
 
-Owns the one call of the C library that Python has no name for. Called by `gateway.supervisor` in each new worker.
+Owns the one call of the C library that Python has no name for. Called by `gateway.forks` in each new worker.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""New processes: forked, with nothing of the parent's left open in them but what they are given.
+"""New processes: forked, without the parent's channels and signals.
 
-Owns the fork, what a child lets go of, and the pipe through which signals wake the parent. It refuses to know what the
-child does (`gateway.supervisor`, which makes one). The parent runs no thread and no loop: only then is a fork sound.
+Owns the fork, what a child lets go of, and the pipe through which signals wake the parent. It refuses what the child
+does, and which listeners it keeps (`gateway.supervisor`, which makes one). The parent runs no thread and no loop: only
+then is a fork sound.
 """
 
 from __future__ import annotations

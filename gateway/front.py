@@ -48,6 +48,11 @@ _ORIGIN: Final = int(Role.ORIGIN)
 _CONTENT_TYPE: Final = int(Role.CONTENT_TYPE)
 
 
+def is_id(given: bytes) -> bool:
+    """Whether a client's own id is taken; else it gets another."""
+    return _ID.fullmatch(given) is not None
+
+
 class Door(NamedTuple):
     """One path: its endpoint, whether it takes a key, and who answers (None: a backend)."""
 

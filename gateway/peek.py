@@ -1,7 +1,7 @@
 """A peek at a request's body: which model, and whether a stream.
 
 Owns the two readers, one for JSON and one for forms. They look at the top level only, and refuse to change anything;
-what else the body says is the backend's. Called by `gateway.proxy` when a body is complete.
+what else the body says is the backend's. Called by `gateway.router` when a body is complete.
 """
 
 from __future__ import annotations

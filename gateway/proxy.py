@@ -47,7 +47,7 @@ class Proxy:
         self.active: set[Call] = set()
         self._beats = Heartbeats(clock)
         self.router = Router(routes, self._beats, settler, clock)
-        #: Those of them that wait for their next attempt.
+        #: Those of `active` that wait for their next attempt.
         self._pauses = Pauses(self._attempt, self.crashed)
 
     # From the client: a whole request.

@@ -15,6 +15,7 @@ from gateway.clock import Clock
 from gateway.config.schema import Backend, Config
 from gateway.config.text import quoted
 from gateway.config.units import seconds_text
+from gateway.front import is_id
 from gateway.observe.access import DirectLines
 from gateway.observe.counters import Measures
 from gateway.observe.logs import Level, Log, Stamp
@@ -42,6 +43,7 @@ def explain(config: Config, model: str, request_id: str = "") -> Told:
 
     Raises OSError or ValueError where a file that a backend needs cannot be used.
     """
+    given, request_id = request_id, request_id if is_id(request_id.encode("utf-8", "surrogateescape")) else ""
     routes = table(config)
     route = routes.find(model)
     unasked = [group.name for group in routes.groups.values() if not group.known]
@@ -53,6 +55,8 @@ def explain(config: Config, model: str, request_id: str = "") -> Told:
     }
     if route is None:
         return found | {"ways": [], "backends": {}}
+    if given and not request_id:
+        found["why"].append(f"the gateway would not take {quoted(given)} for a request id, but make one")
     ways = list(_ways(route, request_id))
     met = {group.name for _, first in ways for one in (first, *first.fallbacks) for group in one.groups}
     backends = {one.name: _backend(one, routes.groups[one.name]) for one in config.backends if one.name in met}

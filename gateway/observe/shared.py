@@ -1,7 +1,7 @@
 """What every worker of the host has counted, added up.
 
 Owns the way of the counters to the page and back. It refuses to count (`gateway.observe.counters`) and to know who
-lives (`gateway.supervisor`). One `SharedCounts` is made per worker by `gateway.build`.
+lives (`gateway.crew`). One `SharedCounts` is made per worker by `gateway.build`.
 
 A worker counts in its own memory, where it is cheapest, and copies what changed into its row at each sweep; so what
 others see of it is at most one sweep old, and that much is lost when it is killed. A dead worker's sums are moved to

@@ -1,7 +1,8 @@
 """Peers as the whole host sees them: their calls in flight in all workers, and who has the last word on them.
 
 Owns `HostLoad` (what all workers' rows say), `SharedPeerState` (which tells the others), the balancer over both, and
-`Hearsay`. It refuses the page's layout (`gateway.page`). Made by `gateway.upstreams` where there are several workers.
+`Hearsay`. It refuses the page's layout (`gateway.page`). Made by `gateway.upstreams` where there are several workers;
+`Hearsay` always, by `gateway.admin.health`.
 """
 
 from __future__ import annotations

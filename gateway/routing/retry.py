@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gateway.routing.peer import Peer
     from gateway.routing.route import Route
 
-#: What a route may list in `retry.on`, beside the statuses of answers.
+#: What a backend may list in `retry.on`, beside the statuses of answers.
 CONNECT, REUSED, LOST, TIMEOUT = CAUSES = ("connect", "reused", "lost", "timeout")
 
 #: Seconds: a peer that failed is asked again after a random part of BACK_OFF x (2^n - 1), n being the tries so far.

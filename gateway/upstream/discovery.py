@@ -1,7 +1,7 @@
 """Which models a backend serves, where the configuration says `models = "auto"`: the backend is asked.
 
 Owns one Task per such backend. It refuses the model table (`gateway.routing.routes` is told). Made by
-`gateway.build`, started and closed by the worker.
+`gateway.upstreams`, started and closed by the worker.
 """
 
 from __future__ import annotations

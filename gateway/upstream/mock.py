@@ -3,7 +3,7 @@ behind it.
 
 Owns the options of a mock address, the pace at which an answer comes, and the failures that it is told to
 have. It refuses the answers themselves (`protocols.openai.samples`) and the list of models (configuration).
-Made by `build` for each backend with mock endpoints.
+Made by `gateway.upstreams` for each backend with mock endpoints.
 """
 
 from __future__ import annotations

@@ -219,3 +219,13 @@ def test_options_that_belong_to_it_are_refused_without_it(
 ) -> None:
     assert main(["check", *options]) == 2
     assert "belong to --explain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["not an id", "x" * 129, "a/b"])
+def test_an_id_that_the_gateway_would_replace_says_nothing_of_the_way(tmp_path: Path, given: str) -> None:
+    backends = "".join(f'[[backends]]\nname = "{name}"\nendpoints = ["http://{name}:1"]\n' for name in "ab")
+    config = loaded(tmp_path, KEYED + backends + '[[routes]]\nmodel = "m"\ntargets = ["a", "b"]\n')
+    found = explain(config, "m", given)
+    assert found["request_id"] == "" and len(found["ways"]) == 2
+    assert "would not take" in told(found) and "always goes" not in told(found)
+    assert len(explain(config, "m", "x" * 128)["ways"]) == 1
