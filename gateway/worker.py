@@ -127,17 +127,17 @@ class Worker:
         """
         gateway.log.info("replaced", calls=len(gateway.proxy.active), connections=len(gateway.clients.open))
         gateway.retire()
-        await self._close(gate)
+        self._close(gate)
+        await asyncio.sleep(LOOK_INTERVAL)  # what the loop has accepted already comes to be among the open ones
         seconds = gateway.generation.config.server.drain_timeout
         await self._wait(seconds, lambda: self._asked > 0 or not (gateway.clients.open or gateway.arrivals.open))
 
-    async def _close(self, gate: Gate) -> None:
-        """No new connections; those that the loop has accepted already are among the open ones afterwards."""
+    def _close(self, gate: Gate) -> None:
+        """No new connections."""
         gate.close()
         for sock in self._socks:
             sock.close()
         self._control.send(Closing())
-        await asyncio.sleep(LOOK_INTERVAL)
 
     async def _drain(self, gateway: Gateway, gate: Gate) -> None:
         """Go down without breaking a promise; a second signal skips the waiting."""
@@ -153,9 +153,10 @@ class Worker:
             await self._wait(settings.pre_stop, lambda: False)
         # 2. No new connections.
         if not replaced:
-            await self._close(gate)
+            self._close(gate)
         # 3. Idle connections close now, the others after their answer.
         gateway.clients.drain()
+        await asyncio.sleep(LOOK_INTERVAL)  # who was accepted in the last turn is answered, too
         # 4. Calls run on, up to the drain's time; that of a replaced worker is over unless the host goes down.
         if self._asked or not replaced:
             await self._wait(settings.drain_timeout, lambda: not gateway.clients.busy)

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,11 @@ class Gateway:
         return sum(self._fds())
 
     def _fds(self) -> list[int]:
-        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in self.workers]
+        counts = []
+        for pid in self.workers:
+            with suppress(FileNotFoundError):  # it has just ended
+                counts.append(len(os.listdir(f"/proc/{pid}/fd")))
+        return counts
 
     def rss(self) -> int:
         """Resident memory, bytes."""
