@@ -7,9 +7,12 @@ the connection (`protocols.http1.framing`).
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
+
+from protocols.pieces import PARTIAL_LIMIT, Pieces
 
 _BORDER: Final = re.compile(rb"\n\n|\n\r\n|\r\r")
+_NAME: Final = re.compile(rb"(?:\A|[\r\n])event:([^\r\n]*)")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
@@ -60,3 +63,54 @@ def names_error(event: bytes) -> bool:
 def data_event(data: bytes) -> bytes:
     """One event that carries *data*, which must have no line end in it (compact JSON has none)."""
     return b"data: " + data + b"\n\n"
+
+
+class Event(NamedTuple):
+    """One event that carries data; *name* is empty where it has none."""
+
+    name: bytes
+    data: bytes
+
+
+class EventReader:
+    """Cuts a stream into events, each read whole; what follows the last blank line waits, up to *limit* bytes."""
+
+    __slots__ = ("_last", "_limit", "_pieces")
+
+    def __init__(self, limit: int = PARTIAL_LIMIT) -> None:
+        self._limit = limit
+        self._pieces = Pieces(limit)
+        #: The last bytes of what is held: a blank line may come in two reads.
+        self._last = b""
+
+    def feed(self, payload: bytes) -> list[Event]:
+        """The events that *payload* completes; comments and events without data are left out. Raises `Malformed`."""
+        border = last_border(self._last + payload) - len(self._last)
+        if border <= 0:
+            self._hold(payload)
+            return []
+        whole = self._pieces.take(payload[:border])
+        self._last = b""
+        self._hold(payload[border:])
+        if len(whole) > self._limit:
+            self._pieces.bound(max(map(len, split_events(whole))))
+        return _read_events(whole)
+
+    def end(self) -> list[Event]:
+        """The last event, where no blank line ended it."""
+        self._last = b""
+        return _read_events(self._pieces.take(b"\n\n"))
+
+    def _hold(self, piece: bytes) -> None:
+        self._pieces.hold(piece)
+        self._last = (self._last + piece)[-3:]
+
+
+def _read_events(payload: bytes) -> list[Event]:
+    events = []
+    for event in split_events(payload):
+        data = data_of(event)
+        if data is not None:
+            name = _NAME.search(event)
+            events.append(Event(name[1].removeprefix(b" ") if name is not None else b"", data))
+    return events

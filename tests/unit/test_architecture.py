@@ -22,8 +22,10 @@ OURS = ("gateway", "protocols")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # pure wire, then vocabularies
-    ("protocols.http1", "protocols.sse", "protocols.multipart", "protocols.proxy_protocol"),
-    ("protocols.openai",),
+    ("protocols.pieces",),
+    ("protocols.http1", "protocols.sse", "protocols.ndjson", "protocols.multipart", "protocols.proxy_protocol"),
+    ("protocols.dialect",),
+    ("protocols.openai", "protocols.anthropic", "protocols.ollama", "protocols.tgi"),
     # values
     ("gateway.errors", "gateway.clock", "gateway.config.schema", "gateway.certificates"),
     ("gateway.page", "gateway.deathsig", "gateway.memory"),

@@ -1,0 +1,150 @@
+"""Dialects: what a call says where client and backend speak different ones, and the hub between them.
+
+Owns the faces of the two sides of a translated call, the values that cross between them, and what cannot be translated.
+It refuses every dialect's own words (`protocols.openai`, `protocols.anthropic`, ...) and to choose sides (the gateway
+does, once for a route). The hub is OpenAI: a `ClientSide` turns its dialect's requests into the hub's and the hub's
+answers into its own; a `BackendSide` does the reverse. So a call from any dialect to any other composes two sides.
+
+In the hub a request is the decoded JSON object of POST /v1/chat/completions, /v1/completions or /v1/embeddings
+(`Task`), an answer the one that comes back, a stream its chunks, each one decoded. What other dialects have beyond
+OpenAI's keeps these names there:
+
+- `message.reasoning_content`, `delta.reasoning_content`: the text of reasoning (also DeepSeek's and llama.cpp's name).
+- `message.thinking_blocks`, `delta.thinking_blocks`: Anthropic's thinking and redacted_thinking blocks as they came,
+  with their signatures; in a stream one with an empty `thinking` tells the signature of the reasoning before it.
+- `choice.stop_reason`: the text at which the model stopped, where the backend tells which (vLLM's name).
+- `usage.prompt_tokens_details.cache_creation_tokens`: of the prompt's tokens those that were written to a cache.
+- `top_k`, `min_p`, `repetition_penalty` of a request: as vLLM and its kin call them.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+#: A decoded JSON object.
+JsonObject = dict[str, Any]
+
+
+class Task(Enum):
+    """What is asked for, as the hub tells requests apart; the value is OpenAI's path."""
+
+    CHAT = "/v1/chat/completions"
+    COMPLETION = "/v1/completions"
+    EMBEDDINGS = "/v1/embeddings"
+
+
+class ErrorObject(NamedTuple):
+    """An error on its way to a client: an HTTP status, and the members of OpenAI's error object."""
+
+    status: int
+    message: str
+    type: str = "server_error"
+    code: str | None = None
+    param: str | None = None
+
+
+class Unmappable(ValueError):
+    """A request cannot be said in the other dialect, or is none; `param` is the field, as its client knows it."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class Broken(Exception):
+    """An upstream's stream says itself that it failed."""
+
+    def __init__(self, error: ErrorObject) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Dropped:
+    """What of a request has no equivalent on the other side: refused, or left out and noted where that is *lenient*.
+
+    Nothing is noted that does not change the answer (a default, a hint, a label): sides leave that out by themselves.
+    """
+
+    __slots__ = ("fields", "lenient")
+
+    def __init__(self, lenient: bool) -> None:
+        self.lenient = lenient
+        #: The fields that were left out, as the client knows them, each once.
+        self.fields: list[str] = []
+
+    def leave_out(self, param: str, why: str) -> None:
+        """Note that *param* is left out; *why* goes on from its name. Raises `Unmappable` where nothing may be."""
+        if not self.lenient:
+            raise Unmappable(f"'{param}' {why}", param)
+        if param not in self.fields:
+            self.fields.append(param)
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend's configuration says about how it is asked.
+
+    *api_version*: Anthropic's, as the anthropic-version header says it. *max_tokens*: what is asked for where a client
+    asks for nothing and the dialect wants a number.
+    """
+
+    api_version: str = "2023-06-01"
+    max_tokens: int = 4096
+
+
+class Ask(NamedTuple):
+    """A request as a backend is to get it: path, body, and whole lines for its head."""
+
+    path: bytes
+    body: bytes
+    lines: bytes = b""
+
+
+class ClientSide(Protocol):
+    """One call as its client speaks. Made from the request:
+
+    `ClientSide(fields, stream, id, created, dropped)`: *fields* is the decoded body, *id* a unique id of the call (hex
+    digits, for the ids that answers need) and *created* the time in Unix seconds. Raises `Unmappable`, with `param`,
+    where a field is wrong or cannot be said in the hub's words.
+    """
+
+    task: Task
+    #: The request in the hub's words, its `model` and `stream` as the client has them. Nobody changes it.
+    hub: JsonObject
+
+    def answer(self, answer: JsonObject) -> bytes:
+        """A whole answer's body."""
+
+    def feed(self, chunk: JsonObject) -> bytes:
+        """What one chunk of a stream becomes, framed; often nothing."""
+
+    def end(self) -> bytes:
+        """What a stream that is complete ends with, framed."""
+
+    def fail(self, error: ErrorObject) -> bytes:
+        """What a stream that broke ends with, framed: never what a complete one ends with."""
+
+
+class BackendSide(Protocol):
+    """One attempt's way of asking and hearing a backend. Made from the hub's request:
+
+    `BackendSide(hub, stream, id, created, terms, dropped)`, with *id* and *created* as above. Raises `Unmappable`.
+    """
+
+    def ask(self, model: str) -> Ask:
+        """The request, for *model* as the backend calls it."""
+
+    def answer(self, body: bytes) -> JsonObject:
+        """A whole answer in the hub's words. Raises `Malformed`."""
+
+    def error(self, status: int, body: bytes) -> ErrorObject:
+        """An error that came in place of an answer; *body* may be anything."""
+
+    def feed(self, payload: bytes) -> list[JsonObject]:
+        """The hub's chunks in the next bytes of a stream, however they are cut. Raises `Malformed` and `Broken`."""
+
+    def end(self) -> list[JsonObject]:
+        """The chunks that the stream's end brings. Raises `Malformed` where it ended before it said so."""
