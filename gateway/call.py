@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from gateway.routing.endpoints import Endpoint
     from gateway.routing.peer import Peer
     from gateway.routing.route import Route
+    from protocols.dialect import Usage
     from protocols.http1.request import Request
     from protocols.http1.response import ResponseHead
     from protocols.openai.body import Fields
-    from protocols.openai.usage import Usage
 
 
 class Phase(IntEnum):

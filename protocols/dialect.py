@@ -19,6 +19,7 @@ OpenAI's keeps these names there:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
@@ -34,6 +35,14 @@ class Task(Enum):
     CHAT = "/v1/chat/completions"
     COMPLETION = "/v1/completions"
     EMBEDDINGS = "/v1/embeddings"
+
+
+class Usage(msgspec.Struct, gc=False):
+    """Tokens of one call, as the backend counted them; *cached* are part of *prompt*."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
 
 
 class ErrorObject(NamedTuple):
@@ -148,3 +157,36 @@ class BackendSide(Protocol):
 
     def end(self) -> list[JsonObject]:
         """The chunks that the stream's end brings. Raises `Malformed` where it ended before it said so."""
+
+
+class Form(Protocol):
+    """Where the parts of a stream end, and what they carry: `protocols.sse` or `protocols.ndjson`."""
+
+    def last_border(self, payload: bytes, /) -> int: ...
+    def first_border(self, payload: bytes, /) -> int: ...
+    def split_events(self, payload: bytes, /) -> list[bytes]: ...
+    def data_of(self, event: bytes, /) -> bytes | None: ...
+    def names_error(self, event: bytes, /) -> bool: ...
+
+
+class Dialect(NamedTuple):
+    """A dialect as the gateway needs it where bytes pass untouched, and where it speaks itself.
+
+    *usage_key*: stands in every part of a stream that tells usage. *usage_of_event*: the usage after one part's data,
+    given what was known before it. *is_opening*: whether a part's data is one that an answer begins with; what comes
+    before it (a ping) proves nothing. *says_end*: whether some of a stream's last bytes say that it is over, well or
+    not. *frame_error*: an error as a part of a stream, given its data.
+    """
+
+    name: str
+    stream_type: bytes
+    form: Form
+    error_body: Callable[[ErrorObject], bytes]
+    error_event: Callable[[ErrorObject], bytes]
+    frame_error: Callable[[bytes], bytes]
+    carries_error: Callable[[bytes], bool]
+    is_opening: Callable[[bytes], bool]
+    says_end: Callable[[bytes], bool]
+    usage_key: bytes
+    usage_of_event: Callable[[bytes, Usage | None], Usage | None]
+    usage_of_answer: Callable[[bytes], Usage | None]

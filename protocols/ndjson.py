@@ -34,3 +34,28 @@ class LineReader:
         """The last line, where nothing ended it."""
         rest = self._pieces.take()
         return [rest] if rest and not rest.isspace() else []
+
+
+def last_border(payload: bytes) -> int:
+    """The index just after the last line end in *payload*; 0 if there is none."""
+    return payload.rfind(b"\n") + 1
+
+
+def first_border(payload: bytes) -> int:
+    """The index just after the first line end in *payload*; 0 if there is none."""
+    return payload.find(b"\n") + 1
+
+
+def split_events(payload: bytes) -> list[bytes]:
+    """The whole lines in *payload*, each with its end; what follows the last one is left out."""
+    return payload[: last_border(payload)].splitlines(keepends=True)
+
+
+def data_of(line: bytes) -> bytes | None:
+    """The line without its end; None where it is blank."""
+    return line.strip() or None
+
+
+def names_error(line: bytes) -> bool:
+    """Lines have no names."""
+    return False

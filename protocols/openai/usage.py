@@ -1,6 +1,6 @@
 """Token usage, found in the bytes that pass.
 
-Owns `Usage` and the search for it in answers and events. It refuses to parse anything else of them. The names of both
+Owns the search for usage in answers and events. It refuses to parse anything else of them. The names of both
 APIs are known: chat's prompt_tokens and the newer input_tokens (responses, images, audio).
 """
 
@@ -10,6 +10,8 @@ import re
 from typing import Annotated, Final
 
 import msgspec
+
+from protocols.dialect import Usage
 
 #: The key as it stands in JSON. Inside generated text its quotes would be escaped, so this matches keys only.
 USAGE_KEY: Final = b'"usage"'
@@ -56,14 +58,6 @@ class _Answer(msgspec.Struct, gc=False):
 _decoder: Final = msgspec.json.Decoder(_WireUsage)
 _decode_answer: Final = msgspec.json.Decoder(_Answer).decode
 _chunk_decoder: Final = msgspec.json.Decoder(_Chunk)
-
-
-class Usage(msgspec.Struct, gc=False):
-    """Tokens of one call, as the backend counted them."""
-
-    prompt: int
-    completion: int
-    cached: int = 0
 
 
 def usage_of_answer(body: bytes) -> Usage | None:

@@ -25,7 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("protocols.pieces",),
     ("protocols.http1", "protocols.sse", "protocols.ndjson", "protocols.multipart", "protocols.proxy_protocol"),
     ("protocols.dialect",),
-    ("protocols.openai", "protocols.anthropic", "protocols.ollama", "protocols.tgi"),
+    ("protocols.openai",),
+    ("protocols.anthropic", "protocols.ollama", "protocols.tgi"),
     # values
     ("gateway.errors", "gateway.clock", "gateway.config.schema", "gateway.certificates"),
     ("gateway.page", "gateway.deathsig", "gateway.memory"),

@@ -24,9 +24,9 @@ from gateway.routing.peer import Peer, PeerState, Standing
 from gateway.routing.retry import RetryBudget
 from gateway.routing.route import Group, Policy, Route
 from gateway.settle import KINDS_LIMIT, Settler
+from protocols.dialect import Usage
 from protocols.http1.request import Request
 from protocols.http1.response import ResponseHead
-from protocols.openai.usage import Usage
 
 CHAT = Endpoint("/v1/chat/completions")
 STATE = PeerState(Standing())

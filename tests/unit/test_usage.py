@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.openai.usage import USAGE_WINDOW, Usage, find_usage, usage_of_answer, usage_of_chunk
+from protocols.dialect import Usage
+from protocols.openai.usage import USAGE_WINDOW, find_usage, usage_of_answer, usage_of_chunk
 from tests.unit.configuring import STEADY
 
 Told = tuple[int, int, int]
