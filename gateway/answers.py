@@ -70,7 +70,7 @@ def timing(call: Call) -> bytes:
 def answer_fault(call: Call, fault: Fault, date: bytes) -> None:
     """Answer *call* with *fault*, of which nothing but the message and the code is told."""
     kind = fault.kind
-    body = fault.body or error_body(fault.message, kind.type, kind.code, fault.param)
+    body = fault.body or call.endpoint.dialect.error_body(fault.error)
     head = own_head(kind.status, b"application/json", len(body))
     call.fault = fault
     more = _retry_after(fault.wait) if kind.status in (429, 503) else b""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.routing.endpoints import Endpoint
     from gateway.routing.peer import Peer
     from gateway.routing.route import Route
+    from gateway.translation import Translation
     from protocols.dialect import Usage
     from protocols.http1.request import Request
     from protocols.http1.response import ResponseHead
@@ -127,6 +128,8 @@ class Sink(Protocol):
 
     #: Coarse monotonic seconds of the last payload.
     at_last: float
+    #: Whether it relays events or lines, of which each is whole.
+    is_stream: bool
 
     def feed(self, payload: bytes, framed: bytes | None = None) -> None:
         """Relay *payload*. *framed* is the same payload as exactly one HTTP chunk, if it came so."""
@@ -136,6 +139,20 @@ class Sink(Protocol):
 
     def fail(self, fault: Fault) -> None:
         """The payload broke off: tell the client so, and never let it look complete."""
+
+    def flaw(self) -> Fault | None:
+        """What is wrong with a payload that is complete by its framing; asked before `end`."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the payload said itself that it is over, where its framing does not."""
+
+    @property
+    def says_error(self) -> bool:
+        """Whether the payload's last words are that the upstream failed."""
+
+    def beat(self) -> None:
+        """Keep the client's connection alive, where something may be sent for that."""
 
 
 class Receiver(Protocol):
@@ -186,6 +203,7 @@ class Lifecycle(Protocol):
     def end(self, attempt: Attempt) -> None: ...
     def crashed(self, call: Call) -> None: ...
     def failed(self, attempt: Attempt, fault: Fault) -> None: ...
+    def spoiled(self, attempt: Attempt, fault: Fault) -> None: ...
 
 
 class Attempt(msgspec.Struct, eq=False):
@@ -293,6 +311,7 @@ class Call:
         "stream",
         "total_deadline",
         "trace",
+        "translation",
         "tried",
         "tries",
         "usage",
@@ -333,6 +352,8 @@ class Call:
         self.model = ""
         self.stream = self.usage_injected = False
         self.route: Route | None = None
+        #: Where the backend speaks another dialect than the client.
+        self.translation: Translation | None = None
         # progress; deadlines are monotonic seconds
         self.phase = ADMITTING
         self.attempt: Attempt | None = None
@@ -364,6 +385,8 @@ class Call:
                 raise AssertionError("the byte budget fell below zero")
         self.body = b""
         self.fields = None
+        if self.translation is not None:
+            self.translation.drop_request()
 
     @property
     def repeatable(self) -> bool:

@@ -1,7 +1,7 @@
 """Faults: what went wrong, whose it is, whether it may be tried again, and the one place where a status is decided.
 
-Owns `Fault` and the tables of kinds. It refuses to write bodies (a dialect does that, `protocols.openai.errors`) and
-to decide on a retry (`routing.retry`). Made wherever something breaks; read by `proxy` and `settle`.
+Owns `Fault` and the tables of kinds. It refuses to write bodies (a dialect does that, `protocols.dialect`) and to
+decide on a retry (`routing.retry`). Made wherever something breaks; read by `proxy` and `settle`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import Enum, IntEnum
 from typing import Final
 
+from protocols.dialect import ErrorObject
 from protocols.http1.errors import WireError, Wrong
 
 
@@ -47,6 +48,8 @@ class Kind(Enum):
     MISSING_MODEL = (400, "invalid_request_error", "missing_model")
     BAD_MODEL = (400, "invalid_request_error", "invalid_model")
     BAD_STREAM = (400, "invalid_request_error", "invalid_stream")
+    UNSUPPORTED = (400, "invalid_request_error", "unsupported_endpoint")
+    UNMAPPABLE = (400, "invalid_request_error", "unsupported_parameter")
     NO_KEY = (401, "invalid_request_error", "invalid_api_key")
     MODEL_FORBIDDEN = (403, "permission_error", "model_not_allowed")
     PATH_FORBIDDEN = (403, "permission_error", "path_not_allowed")
@@ -111,12 +114,15 @@ class Fault:
     """One failure. `message` is shown to the client: no address, no secret, no stack trace goes into it.
 
     `timed_out` makes the ending's first letter lower case (HAProxy's habit: `u` is an upstream timeout).
-    `body` is the error object that the upstream itself gave, relayed instead of one of ours. `answered` is the status
+    `body` is the error object that the upstream itself gave in the client's dialect, relayed instead of one of ours;
+    `told` the same where it came in another one. `answered` is the status
     of the answer that it gave, 0 where there was none; `wait` seconds were asked for by it (Retry-After); `is_final`
     where it would say the same again.
     """
 
-    __slots__ = ("answered", "body", "is_final", "kind", "message", "param", "retry", "side", "timed_out", "wait")
+    __slots__ = (
+        *("answered", "body", "is_final", "kind", "message", "param", "retry", "side", "timed_out", "told", "wait"),
+    )
 
     def __init__(
         self,
@@ -128,6 +134,7 @@ class Fault:
         timed_out: bool = False,
         param: str | None = None,
         body: bytes | None = None,
+        told: ErrorObject | None = None,
         answered: int = 0,
         wait: float = 0.0,
         is_final: bool = False,
@@ -139,6 +146,7 @@ class Fault:
         self.timed_out = timed_out
         self.param = param
         self.body = body
+        self.told = told
         self.answered = answered
         self.wait = wait
         self.is_final = is_final
@@ -146,6 +154,12 @@ class Fault:
     @property
     def status(self) -> int:
         return self.kind.status
+
+    @property
+    def error(self) -> ErrorObject:
+        """What the client is told, for its dialect to say."""
+        kind = self.kind
+        return self.told or ErrorObject(kind.status, self.message, kind.type, kind.code, self.param)
 
     def __repr__(self) -> str:
         return f"<Fault {self.side.name} {self.kind.name} {self.retry.name}: {self.message}>"

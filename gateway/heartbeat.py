@@ -1,6 +1,6 @@
 """Heartbeats: a stream that waits is sent a comment every so often, so that nobody on the way takes it for dead.
 
-Owns which calls have them, when the next one is due, and the sinks that had to begin before the commit point. It
+Owns which calls have them, when the next one is due, and the heads that had to be sent before the commit point. It
 refuses bytes (`gateway.relay`) and what becomes of a call (`gateway.proxy`, which makes one). Off unless a backend's
 `heartbeat` says otherwise.
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gateway.call import RELAYING, SETTLED, Call
 from gateway.clock import Clock
-from gateway.relay import EventSink
+from gateway.relay import EarlyHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,8 @@ class Heartbeats:
         self._clock = clock
         #: Seconds between two beats, and when the next one is due, monotonic seconds.
         self._due: dict[Call, tuple[float, float]] = {}
-        #: Sinks that have sent the head before the commit point.
-        self._early: dict[Call, EventSink] = {}
+        #: Heads that were sent before the commit point.
+        self._early: dict[Call, EarlyHead] = {}
 
     def __bool__(self) -> bool:
         return bool(self._due)
@@ -45,8 +45,8 @@ class Heartbeats:
         self._due.pop(call, None)
         self._early.pop(call, None)
 
-    def early(self, call: Call) -> EventSink | None:
-        """The sink that sent the head of *call*'s answer already, if one did."""
+    def early(self, call: Call) -> EarlyHead | None:
+        """The head of *call*'s answer, if it was sent before there was an answer."""
         return self._early.get(call)
 
     def sweep(self, now: float, on_error: Callable[[Call], None]) -> None:
@@ -61,15 +61,16 @@ class Heartbeats:
         assert call.phase is not SETTLED, "a finished call has a heartbeat"
         every, _ = self._due[call]
         attempt = call.attempt
-        sink = attempt.sink if attempt is not None and call.phase is RELAYING else self._early.get(call)
-        if isinstance(sink, EventSink):
+        sink = attempt.sink if attempt is not None and call.phase is RELAYING else None
+        early = self._early.get(call)
+        if sink is not None:
             if now < sink.at_last + every:
                 self._due[call] = (every, sink.at_last + every)
                 return
             if not call.client.untaken:  # who takes nothing needs no more
                 sink.beat()
-        elif sink is None:
-            self._early[call] = sink = EventSink(call, self._clock)
-            call.status = 200
-            sink.start_early()
+        elif early is None:
+            self._early[call] = EarlyHead(call, self._clock)
+        elif not call.client.untaken:
+            early.beat()
         self._due[call] = (every, now + every)

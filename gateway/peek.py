@@ -28,6 +28,8 @@ def read_json(call: Call) -> Fault | None:
             call.stream = wants_stream(fields)
         except BodyError as error:
             return Fault(Side.CLIENT, Kind.BAD_STREAM, str(error), param="stream")
+    elif call.endpoint.streams:
+        call.stream = True
     return None
 
 

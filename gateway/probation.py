@@ -12,13 +12,14 @@ from typing import Final
 
 import msgspec
 
+from gateway.call import Call
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.relay import PARTIAL_EVENT_LIMIT
-from protocols import sse
+from protocols import ndjson, sse
+from protocols.dialect import Dialect
 from protocols.http1.advice import read_advice
 from protocols.http1.response import ResponseHead
 from protocols.openai.ends import breaks_off
-from protocols.openai.errors import carries_error
 
 #: Statuses below 500 that are about the upstream's state and not about the request.
 _BUSY: Final = frozenset({408, 429})
@@ -28,6 +29,14 @@ UNAUTHORIZED: Final = 401
 def is_usable(status: int) -> bool:
     """Whether an answer of *status* is about the request: the upstream did its work."""
     return status < 500 and status not in _BUSY and status != UNAUTHORIZED
+
+
+def is_stream(head: ResponseHead, call: Call) -> bool:
+    """Whether the answer is a stream of events or, where somebody speaks so, of lines."""
+    if head.is_event_stream:
+        return call.translation is not None or call.endpoint.dialect.form is sse
+    lines = call.translation is not None or call.endpoint.dialect.form is ndjson
+    return lines and head.content_type.lower().startswith(b"application/x-ndjson")
 
 
 def judge_status(head: ResponseHead, on: Container[str | int]) -> Fault | None:
@@ -55,27 +64,29 @@ def judge_status(head: ResponseHead, on: Container[str | int]) -> Fault | None:
     )
 
 
-def no_stream(head: ResponseHead, body: bytes) -> Fault:
+def no_stream(head: ResponseHead, body: bytes, dialect: Dialect) -> Fault:
     """What is wrong where the client was promised a stream already: the upstream's own error, if this is one."""
     # An answer about the request would be no other elsewhere.
     retry = Retry.REPEATABLE if head.status < 400 else Retry.NEVER
-    if carries_error(body):
+    if dialect.carries_error(body):
         return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, "", retry, body=msgspec.json.format(body, indent=-1))
     text = f"The upstream answered {head.status} in place of a stream."
     return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, retry)
 
 
-def judge_first_event(payload: bytes) -> Fault | bool | None:
+def judge_first_event(payload: bytes, dialect: Dialect) -> Fault | bool | None:
     """True: sound, commit. None: no whole event with data yet. A fault: the stream failed before it began."""
-    for event in sse.split_events(payload):
-        data = sse.data_of(event)
+    form = dialect.form
+    for event in form.split_events(payload):
+        data = form.data_of(event)
         if data is None:
             continue
-        if carries_error(data) or sse.names_error(event):
+        if dialect.carries_error(data) or form.names_error(event):
             text = "The upstream sent an error in place of an answer."
             return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, text, Retry.REPEATABLE, body=data)
         if data[:1] not in (b"{", b"[") or data == b"[DONE]" or breaks_off(data):
             text = "The upstream's stream did not begin with an answer."
             return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE)
-        return True
+        if dialect.is_opening(data):
+            return True
     return True if len(payload) > PARTIAL_EVENT_LIMIT else None

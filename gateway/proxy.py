@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.answers import answer_fault, relay_whole, timing
-from gateway.call import CONNECTING, PHASE_MOVES, PROBATION, RELAYING, SETTLED, Attempt, Call
+from gateway.answers import answer_fault, answer_whole, relay_whole
+from gateway.call import CONNECTING, PHASE_MOVES, PROBATION, RELAYING, SETTLED, Answer, Attempt, Call
 from gateway.clock import Clock, monotonic_ns
+from gateway.commit import Commits
 from gateway.deadlines import judge_overdue
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.heartbeat import Heartbeats
 from gateway.pauses import Pauses
-from gateway.probation import UNAUTHORIZED, is_usable, judge_first_event, judge_status, no_stream
-from gateway.relay import BodySink, EventSink
+from gateway.probation import UNAUTHORIZED, is_stream, is_usable, judge_first_event, judge_status, no_stream
 from gateway.router import Router
 from gateway.routing.balance import eligible
 from gateway.routing.ejection import no_peer
@@ -30,14 +30,14 @@ from gateway.routing.retry import Again, judge
 from gateway.routing.route import Route
 from gateway.routing.routes import Routes
 from gateway.settle import Settler
-from protocols.http1.response import ResponseHead
-from protocols.openai.usage import usage_of_answer
+from gateway.translation import Collector, Translation
+from protocols.http1.response import ResponseHead, own_head
 
 
 class Proxy:
     """The steps. `begin` is called by the client's connection, the others by the attempt's backend."""
 
-    __slots__ = ("_beats", "_clock", "_pauses", "_settler", "_standing", "active", "router")
+    __slots__ = ("_beats", "_clock", "_commits", "_pauses", "_settler", "_standing", "active", "router")
 
     def __init__(self, routes: Routes, standing: Standing, settler: Settler, clock: Clock) -> None:
         self._standing = standing
@@ -47,6 +47,7 @@ class Proxy:
         self.active: set[Call] = set()
         self._beats = Heartbeats(clock)
         self.router = Router(routes, self._beats, settler, clock)
+        self._commits = Commits(self._beats, clock)
         #: Those of `active` that wait for their next attempt.
         self._pauses = Pauses(self._attempt, self.crashed)
 
@@ -55,11 +56,13 @@ class Proxy:
     def begin(self, call: Call) -> None:
         """Admit *call* and make its first attempt; its body is complete."""
         self.active.add(call)
-        fault = self.router.route(call)
-        if fault is None:
+        verdict = self.router.route(call)
+        if verdict is None:
             self._attempt(call)
+        elif isinstance(verdict, Fault):
+            self._refuse(call, verdict)
         else:
-            self._refuse(call, fault)
+            self._answer(call, verdict)
 
     # One attempt.
 
@@ -104,15 +107,15 @@ class Proxy:
 
     def whole(self, attempt: Attempt, head: ResponseHead, body: bytes) -> None:
         """The usual answer that is no stream: head and body came in one read, and leave in one write."""
-        if head.status != 200 or head.is_event_stream or attempt.call.stream:
+        call = attempt.call
+        if head.status != 200 or head.is_event_stream or call.stream or call.translation is not None:
             attempt.exchange = None  # it is over, and its connection may be another call's already
             self.head(attempt, head)
-            if attempt.call.attempt is attempt:
-                self.first(attempt, body)
-            if attempt.call.attempt is attempt:
+            if call.attempt is attempt:
+                attempt.feed(body)
+            if call.attempt is attempt:
                 self.end(attempt)
             return
-        call = attempt.call
         call.at_head = call.at_first = monotonic_ns()
         call.attempt = None  # it is over: nobody may reach its connection, which may be another call's already
         state = attempt.peer.state
@@ -120,7 +123,7 @@ class Proxy:
             state.served(attempt.at_begin, call)
         state.end()
         call.phase = PHASE_MOVES[call.phase][RELAYING]
-        call.usage = usage_of_answer(body)
+        call.usage = call.endpoint.usage_of_answer(body)
         relay_whole(call, attempt, head, body, self._clock.date)
         self.active.discard(call)
         call.drop_body()
@@ -136,7 +139,7 @@ class Proxy:
         assert call.route is not None
         if head.status >= 400 and (fault := judge_status(head, call.route.policy.on)) is not None:
             self._refused(attempt, fault)
-        elif head.is_event_stream and not call.stream:
+        elif head.is_event_stream and not call.stream and is_stream(head, call):
             self.sent(attempt)  # nobody could tell before that it is one
 
     def _refused(self, attempt: Attempt, fault: Fault) -> None:
@@ -163,56 +166,37 @@ class Proxy:
         call = attempt.call
         if not call.at_first:
             call.at_first = monotonic_ns()
-        if not head.is_event_stream or head.status >= 300 or head.encoded:
+        streams = is_stream(head, call) and head.status < 300 and not head.encoded
+        if call.translation is not None:
+            self._first_translated(attempt, call.translation, payload, streams=streams)
+        elif not streams:
             if call.status:
-                self._abort(attempt, no_stream(head, payload))
+                self.spoiled(attempt, no_stream(head, payload, call.endpoint.dialect))
             else:
-                self._commit_body(attempt, head, payload)
-            return
-        payload = attempt.held + payload
-        if call.endpoint.body is Body.ANY:
-            self._commit_events(attempt, head, payload)  # passed through untouched, whatever it says
-            return
-        verdict = judge_first_event(payload)
-        if verdict is None:
-            attempt.held = payload
-        elif isinstance(verdict, Fault):
-            self._abort(attempt, verdict)
+                self._commits.body(attempt, head, payload)
+        elif call.endpoint.body is Body.ANY:
+            self._commits.events(attempt, head, attempt.held + payload)  # passed through untouched, whatever it says
         else:
-            self._commit_events(attempt, head, payload)
+            payload = attempt.held + payload
+            verdict = judge_first_event(payload, call.endpoint.dialect)
+            if verdict is None:
+                attempt.held = payload
+            elif isinstance(verdict, Fault):
+                self.spoiled(attempt, verdict)
+            else:
+                self._commits.events(attempt, head, payload)
 
-    # The commit point.
-
-    def _commit_body(self, attempt: Attempt, head: ResponseHead, payload: bytes) -> None:
-        call = attempt.call
-        self._commit(attempt, head)
-        attempt.sink = sink = BodySink(call, self._clock)
-        sink.start(head, payload, attempt.peer.answer_line + timing(call))
-
-    def _commit_events(self, attempt: Attempt, head: ResponseHead, payload: bytes) -> None:
-        call = attempt.call
-        self._commit(attempt, head)
-        attempt.held = b""
-        if not attempt.peer.state.heard:
-            attempt.peer.state.served(attempt.at_begin, call)
-        early = self._beats.early(call)
-        if early is not None:
-            attempt.sink = early
-            early.go_on(head, payload)
-        else:
-            attempt.sink = sink = EventSink(call, self._clock)
-            sink.start(head, payload, attempt.peer.answer_line)
-
-    def _commit(self, attempt: Attempt, head: ResponseHead) -> None:
-        """From here on nothing is repeated: the client sees this answer. The request is not needed any more."""
-        call = attempt.call
-        call.move(RELAYING)
-        call.status = head.status
-        call.drop_body()
-        route = call.route
-        idle = route.policy.idle if route is not None and head.is_event_stream else 0.0
-        call.idle = idle
-        call.deadline = min(call.total_deadline, self._clock.now + idle) if idle else call.total_deadline
+    def _first_translated(self, attempt: Attempt, translation: Translation, payload: bytes, *, streams: bool) -> None:
+        """Commit a stream with its first chunk; whatever is none is collected first."""
+        if not streams or not attempt.call.stream:
+            attempt.sink = collector = Collector(attempt, self._clock)
+            collector.feed(payload)
+            return
+        heard = translation.hear(payload)
+        if isinstance(heard, Fault):
+            self.spoiled(attempt, heard)
+        elif heard:
+            self._commits.translated(attempt, translation, heard)
 
     # The end.
 
@@ -221,35 +205,45 @@ class Proxy:
         call = attempt.call
         head = attempt.response
         assert head is not None
-        if call.phase is PROBATION:
-            if head.is_event_stream and head.status < 300:
-                text = "The upstream's stream ended before its first event."
-                self.failed(attempt, Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE))
-                return
-            if call.status:
-                self.failed(attempt, no_stream(head, b""))
-                return
-            self._commit_body(attempt, head, b"")
+        if call.phase is PROBATION and not self._end_on_probation(attempt, head):
+            return
         sink = attempt.sink
         assert sink is not None
-        if isinstance(sink, EventSink) and sink.is_cut():
-            text = "The upstream's stream ended without saying so."
-            self.failed(attempt, Fault(Side.UPSTREAM, Kind.UPSTREAM_LOST, text))
+        flaw = sink.flaw()
+        if flaw is not None:
+            self.failed(attempt, flaw)
             return
-        if not attempt.peer.state.heard and not isinstance(sink, EventSink) and is_usable(head.status):
+        if not attempt.peer.state.heard and not sink.is_stream and is_usable(head.status):
             attempt.peer.state.served(attempt.at_begin, call)
-        if isinstance(sink, EventSink) and sink.says_error:
+        if sink.says_error:
             call.fault = Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, "The upstream's stream ended with an error.")
         sink.end()
         self._finish_attempt(attempt)
         self._settle(call)
         call.client.answered()
 
+    def _end_on_probation(self, attempt: Attempt, head: ResponseHead) -> bool:
+        """Commit an answer that is complete and was not begun; False where it failed."""
+        call = attempt.call
+        fault: Fault | None = None
+        if not isinstance(attempt.sink, Collector) and is_stream(head, call) and head.status < 300:
+            text = "The upstream's stream ended before its first event."
+            fault = Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE)
+        elif call.translation is not None:
+            fault = self._commits.whole(attempt, head, call.translation)
+        elif call.status:
+            fault = no_stream(head, b"", call.endpoint.dialect)
+        else:
+            self._commits.body(attempt, head, b"")
+        if fault is not None:
+            self.failed(attempt, fault)
+        return fault is None
+
     def failed(self, attempt: Attempt, fault: Fault) -> None:
         """The attempt broke: make another, or tell the client."""
         call = attempt.call
         sink = attempt.sink
-        if fault.kind is Kind.UPSTREAM_LOST and isinstance(sink, EventSink) and sink.is_over:
+        if fault.retry is not Retry.NEVER and fault.kind is Kind.UPSTREAM_LOST and sink is not None and sink.is_over:
             self.end(attempt)
             return
         now = self._clock.now
@@ -277,7 +271,13 @@ class Proxy:
         call.deadline = call.total_deadline
         call.at_head = call.at_first = 0
         if again.fallback is not None:
-            self.router.fall_back(call, again.fallback)
+            verdict = self.router.fall_back(call, again.fallback)
+            if not isinstance(verdict, bool):
+                self._answer(call, verdict)
+                return
+            if not verdict:
+                self._refuse(call, fault)
+                return
         else:
             self._settler.retried(peer, fault)
             if fault.retry is Retry.REUSED:
@@ -289,8 +289,8 @@ class Proxy:
         else:
             self._attempt(call)
 
-    def _abort(self, attempt: Attempt, fault: Fault) -> None:
-        """Give the exchange up because of what the upstream said."""
+    def spoiled(self, attempt: Attempt, fault: Fault) -> None:
+        """What the upstream says is of no use: give the exchange up."""
         if attempt.exchange is not None:
             attempt.exchange.abort()
         self.failed(attempt, fault)
@@ -315,7 +315,7 @@ class Proxy:
         """End *call* with *fault* in whatever phase it is, and tell the client."""
         attempt = call.attempt
         if attempt is not None:
-            self._abort(attempt, fault)
+            self.spoiled(attempt, fault)
         elif self._pauses.end(call):
             self._refuse(call, fault)
 
@@ -375,6 +375,13 @@ class Proxy:
             self._settle(call)
             return
         answer_fault(call, fault, self._clock.date)
+        self._settle(call)
+        call.client.answered()
+
+    def _answer(self, call: Call, answer: Answer) -> None:
+        """Answer what no backend is needed for."""
+        head = own_head(answer.status, answer.content_type, len(answer.body))
+        answer_whole(call, head, answer.body, self._clock.date)
         self._settle(call)
         call.client.answered()
 

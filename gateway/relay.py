@@ -14,13 +14,13 @@ from typing import Final
 from gateway.answers import answer_head
 from gateway.call import Call
 from gateway.clock import Clock
-from gateway.errors import Fault
+from gateway.errors import Fault, Kind, Side
 from protocols import sse
 from protocols.http1.framing import LAST_CHUNK, chunk
 from protocols.http1.response import ResponseHead, own_head
-from protocols.openai.ends import breaks_off, says_done, says_end
-from protocols.openai.errors import carries_error, error_body
-from protocols.openai.usage import USAGE_KEY, USAGE_NULL, USAGE_WINDOW, find_usage, usage_of_chunk
+from protocols.openai.dialect import OPENAI
+from protocols.openai.ends import breaks_off, says_done
+from protocols.openai.usage import USAGE_KEY, USAGE_NULL, USAGE_WINDOW, usage_of_chunk
 
 #: A partial event is held back up to this size; past it the bytes flow, and a break can only be told by a cut.
 PARTIAL_EVENT_LIMIT: Final = 256 << 10
@@ -36,6 +36,10 @@ class BodySink:
     """A body whose content the gateway does not look into: its length is kept, or it is chunked again per read."""
 
     __slots__ = ("_call", "_chunked", "_client", "_clock", "_left", "_window", "at_last")
+
+    is_stream = False
+    is_over = False
+    says_error = False
 
     def __init__(self, call: Call, clock: Clock) -> None:
         self._call = call
@@ -72,12 +76,61 @@ class BodySink:
         self._client.send((framed or chunk(payload)) if self._chunked else payload)
 
     def end(self) -> None:
-        self._call.usage = find_usage(self._window)
+        self._call.usage = self._call.endpoint.usage_of_answer(self._window)
         if self._chunked:
             self._client.send(LAST_CHUNK)
 
     def fail(self, fault: Fault) -> None:
         self._client.cut(told=False)
+
+    def flaw(self) -> Fault | None:
+        """Only its framing could tell."""
+        return None
+
+    def beat(self) -> None:
+        """Nothing may stand between its bytes."""
+
+
+class EarlyHead:
+    """The head of a stream, sent before any upstream answered: from then on its status is said."""
+
+    __slots__ = ("_call", "_chunked")
+
+    def __init__(self, call: Call, clock: Clock) -> None:
+        """Send it, and a comment."""
+        self._call = call
+        self._chunked = call.client.chunked
+        head = own_head(200, call.endpoint.dialect.stream_type, None)
+        call.status = 200
+        call.client.begin(stream_head(call, head, clock.date, b"") + self._framed(COMMENT))
+
+    def beat(self) -> None:
+        self._call.client.send(self._framed(COMMENT))
+
+    def fail(self, fault: Fault) -> None:
+        """An error event, then FIN: no upstream ever answered."""
+        self._call.client.send(self._framed(error_event(self._call, fault)))
+        self._call.client.cut(told=True)
+
+    def _framed(self, payload: bytes) -> bytes:
+        return chunk(payload) if self._chunked else payload
+
+
+def stream_head(call: Call, head: ResponseHead, date: bytes, more: bytes) -> bytes:
+    """The head of a stream for *call*: *head*'s lines and *more*; its body is chunked, or ends with the connection."""
+    if not call.client.chunked:
+        call.client.reusable = False
+    # Told to whatever proxies stand between us and the client (nginx, browsers): events must not be held back.
+    more += b"x-accel-buffering: no\r\n"
+    if not any(line.startswith(b"cache-control:") for line in head.lines):
+        more += b"cache-control: no-cache\r\n"
+    return answer_head(call, head, date, _CHUNKED if call.client.chunked else b"", more)
+
+
+def error_event(call: Call, fault: Fault) -> bytes:
+    """What a stream that *fault* broke ends with, in the client's dialect."""
+    dialect = call.endpoint.dialect
+    return dialect.frame_error(fault.body) if fault.body else dialect.error_event(fault.error)
 
 
 class EventSink:
@@ -92,6 +145,8 @@ class EventSink:
         "_chunked",
         "_client",
         "_clock",
+        "_dialect",
+        "_form",
         "_last",
         "_open_ended",
         "_raw",
@@ -101,10 +156,14 @@ class EventSink:
         "at_last",
     )
 
+    is_stream = True
+
     def __init__(self, call: Call, clock: Clock) -> None:
         self._call = call
         self._client = call.client
         self._clock = clock
+        self._dialect = call.endpoint.dialect
+        self._form = self._dialect.form
         self._chunked = call.client.chunked
         #: The usage event was asked for by us, not by the client.
         self._withhold = call.usage_injected
@@ -122,45 +181,21 @@ class EventSink:
         self._open_ended = False
         self.at_last = clock.now
 
-    def start(self, head: ResponseHead, payload: bytes, more: bytes) -> None:
-        """Send the head and the first events in one write."""
-        start = self._head(head, more)
-        self._expect_end(head)
+    def start(self, head: ResponseHead, payload: bytes, more: bytes, *, begun: bool) -> None:
+        """Send the head and the first events in one write. *begun*: the head was sent early."""
+        self._open_ended = not head.chunked and head.length is None
+        self._said_end = not self._open_ended
         events = self._whole_events(payload)
-        self._client.begin(start + self._framed(events) if events else start)
-
-    def start_early(self) -> None:
-        """Send a head and a comment before any upstream has answered; `go_on` or `fail` comes next, or `beat`."""
-        head = own_head(200, b"text/event-stream", None)
-        self._client.begin(self._head(head, b"") + self._framed(COMMENT))
-
-    def go_on(self, head: ResponseHead, payload: bytes) -> None:
-        """The answer came, after `start_early`."""
-        self.at_last = self._clock.now
-        self._withhold = self._call.usage_injected
-        self._expect_end(head)
-        events = self._whole_events(payload)
-        if events:
-            self._client.send(self._framed(events))
+        framed = self._framed(events) if events else b""
+        if not begun:
+            self._client.begin(stream_head(self._call, head, self._clock.date, more) + framed)
+        elif framed:
+            self._client.send(framed)
 
     def beat(self) -> None:
         """Send a comment between two events, so that nobody on the way takes the connection for dead."""
-        if not self._raw:
+        if not self._raw and self._form is sse:
             self._client.send(self._framed(COMMENT))
-
-    def _head(self, head: ResponseHead, more: bytes) -> bytes:
-        if not self._chunked:
-            self._client.reusable = False
-        framing = _CHUNKED if self._chunked else b""
-        # Told to whatever proxies stand between us and the client (nginx, browsers): events must not be held back.
-        more += b"x-accel-buffering: no\r\n"
-        if not any(line.startswith(b"cache-control:") for line in head.lines):
-            more += b"cache-control: no-cache\r\n"
-        return answer_head(self._call, head, self._clock.date, framing, more)
-
-    def _expect_end(self, head: ResponseHead) -> None:
-        self._open_ended = not head.chunked and head.length is None
-        self._said_end = not self._open_ended
 
     def feed(self, payload: bytes, framed: bytes | None = None) -> None:
         """The usual read, exactly one chunk that ends with a blank line, is written as it came."""
@@ -195,29 +230,35 @@ class EventSink:
     def fail(self, fault: Fault) -> None:
         """An error event, no [DONE], no last chunk, then FIN."""
         if not self._raw:
-            kind = fault.kind
-            body = fault.body or error_body(fault.message, kind.type, kind.code)
-            self._client.send(self._framed(sse.data_event(body)))
+            self._client.send(self._framed(error_event(self._call, fault)))
         self._client.cut(told=not self._raw)
 
-    def is_cut(self) -> bool:
+    def flaw(self) -> Fault | None:
+        if self._is_cut():
+            text = "The upstream's stream ended without saying so."
+            return Fault(Side.UPSTREAM, Kind.UPSTREAM_LOST, text)
+        return None
+
+    def _is_cut(self) -> bool:
         """Whether the stream ended too early: within an event, or without saying its end.
 
         Where the connection's end is all that ended it, nobody could tell it from a cut. Where the framing is whole, it
         lacks what ends this peer's streams of text: so ends a stream whose generation broke behind some proxy.
         """
-        data = sse.data_of(self._tail) if self._tail else None
+        data = self._form.data_of(self._tail) if self._tail else None
         if data is not None and breaks_off(data):
             return True
         if self._open_ended:
-            return not self._said_end and not says_end(self._tail)
+            return not self._said_end and not self._dialect.says_end(self._tail)
         peer = self._call.peer
+        last = self._before + self._last + self._tail
+        if self._dialect is not OPENAI:
+            return not self._dialect.says_end(last)
         if peer is None or not self._call.endpoint.streams_usage:
             return False
-        last = self._before + self._last + self._tail
         if says_done(last):
             peer.state.says_done = True
-        return peer.state.says_done and not says_end(last)
+        return peer.state.says_done and not self._dialect.says_end(last)
 
     @property
     def says_error(self) -> bool:
@@ -225,8 +266,9 @@ class EventSink:
         last = self._before + self._last + self._tail
         if b"error" not in last and b"failed" not in last:
             return False
-        events = sse.split_events(last + b"\n\n")
-        return any(carries_error(sse.data_of(event) or b"") or sse.names_error(event) for event in events)
+        form, carries_error = self._form, self._dialect.carries_error
+        events = form.split_events(last + b"\n\n")
+        return any(carries_error(form.data_of(event) or b"") or form.names_error(event) for event in events)
 
     @property
     def is_over(self) -> bool:
@@ -234,7 +276,7 @@ class EventSink:
 
         Many servers end TLS by a bare FIN; what such a stream lacks is known from its events, not from that.
         """
-        return self._open_ended and (self._said_end or says_end(self._tail))
+        return self._open_ended and (self._said_end or self._dialect.says_end(self._tail))
 
     def _framed(self, payload: bytes) -> bytes:
         return chunk(payload) if self._chunked else payload
@@ -244,7 +286,7 @@ class EventSink:
         if self._raw:
             return self._past_limit(payload)
         data = self._tail + payload if self._tail else payload
-        border = sse.last_border(data)
+        border = self._form.last_border(data)
         if border == 0 and len(data) > PARTIAL_EVENT_LIMIT:
             self._raw = data[-2:]
             self._tail = b""
@@ -255,8 +297,8 @@ class EventSink:
         if not events:
             return b""
         if not self._said_end:
-            self._said_end = says_end(events)
-        if events.count(USAGE_KEY) > events.count(USAGE_NULL):
+            self._said_end = self._dialect.says_end(events)
+        if events.count(self._dialect.usage_key) > events.count(USAGE_NULL):
             events = self._look_for_usage(events)
         if events:
             self._before = self._last
@@ -267,7 +309,7 @@ class EventSink:
 
     def _past_limit(self, payload: bytes) -> bytes:
         """All of an event that is beyond its limit, and whole events again behind its end."""
-        end = sse.first_border(self._raw + payload) - len(self._raw)
+        end = self._form.first_border(self._raw + payload) - len(self._raw)
         if end <= 0:
             self._raw = (self._raw + payload)[-2:]
             self._call.bytes_out += len(payload)
@@ -278,14 +320,17 @@ class EventSink:
 
     def _look_for_usage(self, events: bytes) -> bytes:
         """Note the usage; return *events* without the one that only our asking brought."""
+        call, form, dialect = self._call, self._form, self._dialect
         kept = []
-        for event in sse.split_events(events):
-            data = sse.data_of(event)
-            if data is not None and USAGE_KEY in data:
-                usage, alone = usage_of_chunk(data)
-                if usage is not None:
-                    self._call.usage = usage
-                    if alone and self._withhold:
+        for event in form.split_events(events):
+            data = form.data_of(event)
+            if data is not None and dialect.usage_key in data:
+                if self._withhold:
+                    usage, alone = usage_of_chunk(data)
+                    call.usage = usage or call.usage
+                    if usage is not None and alone:
                         continue
+                else:
+                    call.usage = dialect.usage_of_event(data, call.usage)
             kept.append(event)
         return b"".join(kept)

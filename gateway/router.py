@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.call import Call
+from gateway.call import Answer, Call
 from gateway.clock import NEVER, Clock
-from gateway.errors import Fault
+from gateway.errors import Fault, Kind, Side
 from gateway.heartbeat import Heartbeats
 from gateway.peek import read_form, read_json
 from gateway.routing.endpoints import Body
@@ -19,6 +19,9 @@ from gateway.routing.retry import is_allowed
 from gateway.routing.route import SERVED, Policy, Route
 from gateway.routing.routes import Routes, why_not_served
 from gateway.settle import Settler
+from gateway.translation import read_body, translate, unsupported
+from protocols import sse
+from protocols.dialect import Unmappable
 from protocols.openai.body import ask_for_usage
 
 _JSON: Final = Body.JSON
@@ -36,8 +39,8 @@ class Router:
         self._settler = settler
         self._clock = clock
 
-    def route(self, call: Call) -> Fault | None:
-        """Find the route of *call*, whose body is complete; why it has none, if so."""
+    def route(self, call: Call) -> Fault | Answer | None:
+        """Find the route of *call*, whose body is complete; why it has none, or what it is answered without one."""
         body = call.endpoint.body
         if body is _JSON or body is _FORM:
             fault = read_json(call) if body is _JSON else read_form(call)
@@ -53,6 +56,10 @@ class Router:
                 if route is None:
                     return why_not_served(model, None, self.routes)
             call.route = route
+            if call.endpoint not in route.native:
+                verdict = self._translate(call, route)
+                if verdict is not None:
+                    return verdict
         else:
             route = call.route  # by its path alone
             if route is None:
@@ -63,18 +70,48 @@ class Router:
             self._apply(call, policy)
         return None
 
-    def fall_back(self, call: Call, route: Route) -> None:
-        """Serve *call* under another route; where that is a fallback, the answer tells which."""
+    def _translate(self, call: Call, route: Route) -> Fault | Answer | None:
+        """Let *call* be said in the words of *route*'s backends; why it cannot, or what it is answered without them."""
+        endpoint, speech = call.endpoint, route.speech
+        if endpoint in speech.native:
+            call.translation = None
+            return None
+        try:
+            if endpoint.count is not None and endpoint in speech.able:
+                return Answer(200, b"application/json", endpoint.count(read_body(call)))
+            if endpoint.client is None or endpoint not in speech.able:
+                return unsupported(call)
+            if call.translation is None:
+                call.translation = translate(call, endpoint.client, lenient=self.routes.is_lenient(call.model))
+            if call.translation.client.task not in speech.sides:
+                return unsupported(call)
+            call.translation.turn_to(speech)
+        except Unmappable as error:
+            return Fault(Side.CLIENT, Kind.UNMAPPABLE, error.message, param=error.param)
+        return None
+
+    def fall_back(self, call: Call, route: Route) -> Answer | bool:
+        """Serve *call* under another route, or under one of its fallbacks where it cannot be said there.
+
+        Where that is a fallback, the answer tells which. False: none of them can be asked. Or it is answered at once.
+        """
         assert call.route is not None
-        if route.serves:
-            self._settler.fell_back(call.route, route)
+        for one in (route, *route.fallbacks):
+            verdict = self._translate(call, one) if one is route or is_allowed(call, one) else unsupported(call)
+            if not isinstance(verdict, Fault):
+                break
+        else:
+            return False
+        if one.serves:
+            self._settler.fell_back(call.route, one)
         call.tried = ()
         call.lost_reused = False
         # The line stands last: that of a former fallback goes.
-        call.answer_lines = call.answer_lines.partition(SERVED)[0] + route.served_line
-        call.route = route
-        route.policy.budget.calls += 1
-        self._apply(call, route.policy)
+        call.answer_lines = call.answer_lines.partition(SERVED)[0] + one.served_line
+        call.route = one
+        one.policy.budget.calls += 1
+        self._apply(call, one.policy)
+        return True if verdict is None else verdict
 
     def _choose(self, call: Call, route: Route) -> Route | None:
         """The one of several routes that is *call*'s: a fallback already, where nobody serves the model itself."""
@@ -94,7 +131,7 @@ class Router:
             call.total_deadline = call.deadline = self._clock.now + policy.total
         if not call.stream:
             return
-        if call.fields is not None and policy.inject_usage and call.endpoint.streams_usage:
+        if call.translation is None and call.fields is not None and policy.inject_usage and call.endpoint.streams_usage:
             call.usage_injected = ask_for_usage(call.fields) or call.usage_injected
-        if policy.heartbeat:
+        if policy.heartbeat and call.endpoint.dialect.form is sse:  # lines have no comments
             self._beats.begin(call, policy.heartbeat)

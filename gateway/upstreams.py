@@ -20,6 +20,7 @@ from gateway.observe.counters import Measures
 from gateway.observe.logs import Log
 from gateway.page import Seat
 from gateway.places import Place, credentials, marks
+from gateway.presets import PRESETS, speech_of
 from gateway.routing.balance import BALANCERS, Balancer
 from gateway.routing.breaker import Rules
 from gateway.routing.host import HostLeastConnections, HostLoad
@@ -29,7 +30,7 @@ from gateway.routing.route import Group, Policy, Rule, Share
 from gateway.routing.routes import Routes
 from gateway.states import StateMaker
 from gateway.upstream.dial import Dialler
-from gateway.upstream.discovery import Discovery
+from gateway.upstream.discovery import Discovery, Source
 from gateway.upstream.health import Prober, Terms
 from gateway.upstream.http import HttpBackend, Target
 from gateway.upstream.lookup import look_up
@@ -234,6 +235,7 @@ class Upstreams:
             _names(models) if not isinstance(models, str) else {},
             auto=isinstance(models, str),
             passthrough=backend.passthrough,
+            speech=speech_of(backend),
         )
         if told:
             group.models = {model: model for model in told}
@@ -256,7 +258,7 @@ class Upstreams:
         return Policy(
             self._balancer(backend),
             tries=retry.tries,
-            on=retry.on,
+            on=(*retry.on, *PRESETS[backend.protocol].busy),
             budget=RetryBudget(retry.budget),
             inject_usage=backend.usage == "inject",
             first_byte=timeouts.first_byte,
@@ -286,13 +288,14 @@ class Upstreams:
         return peers, mock.models if isinstance(backend.models, str) else ()
 
     def _http(self, backend: schema.Backend, endpoints: list[schema.Endpoint]) -> tuple[list[Peer], tuple[str, ...]]:
-        http = HttpBackend(backend.name, backend.timeouts.connect, self._config.auth.query_param)
+        lines = speech_of(backend).lines
+        http = HttpBackend(backend.name, backend.timeouts.connect, self._config.auth.query_param, lines)
         self.backends.append(http)
-        lines, files = credentials(backend.auth), marks(backend.tls)
+        secret, files = credentials(backend.auth), marks(backend.tls)
         listed = []
         for endpoint in endpoints:
             name = self._name(urls.parse(endpoint.url).host, backend.dns.refresh)
-            place = Place(backend.name, endpoint.url, backend.tls, lines, files)
+            place = Place(backend.name, endpoint.url, backend.tls, secret, files)
             listed.append((place, endpoint.weight, name if backend.dns.peer_per == "address" else None))
         crew = Crew(backend.name, listed, http, backend.protocol, backend.pool, backend.health)
         self._crews.append(crew)
@@ -353,14 +356,14 @@ class Upstreams:
         return [peer for peer, _ in crew.members.values()]
 
     def _join(self, crew: Crew, place: Place, weight: int) -> tuple[Peer, Target]:
-        return self._peer(crew.http, place, weight), self._target(place, crew.options)
+        return self._peer(crew.http, place, weight), self._target(place, crew.options, crew.http.lines)
 
-    def _target(self, place: Place, options: schema.Pool) -> Target:
+    def _target(self, place: Place, options: schema.Pool, own_lines: bytes) -> Target:
         url = urls.parse(place.url)
         host = f"[{url.host}]" if ":" in url.host else url.host
         default = 443 if url.scheme == "https" else 80
         host = host if url.port == default else f"{host}:{url.port}"
-        return Target(self._pool(place, url, options), host, url.path, place.credentials)
+        return Target(self._pool(place, url, options), host, url.path, place.credentials, own_lines)
 
     def _pool(self, place: Place, url: urls.Url, options: schema.Pool) -> Pool:
         self.options[place] = options
@@ -379,7 +382,9 @@ class Upstreams:
             self.routes.learn(backend.name, models)
             self._estate.on_reroute()
 
-        return Discovery(backend.name, targets, backend.models_refresh, learn, self._estate.log)
+        preset = PRESETS[backend.protocol]
+        source = Source(preset.models.encode("ascii"), preset.parse_models)
+        return Discovery(backend.name, targets, source, backend.models_refresh, learn, self._estate.log)
 
 
 def _endpoint(given: str | schema.Endpoint) -> schema.Endpoint:
@@ -404,7 +409,7 @@ def _names(models: tuple[str | dict[str, str], ...]) -> dict[str, str]:
 
 def _terms(crew: Crew) -> Terms:
     health = crew.health
-    path = health.path or ("/health" if crew.protocol == "vllm" else "/v1/models")
+    path = health.path or PRESETS[crew.protocol].health
     bounds = (health.unhealthy_after, health.healthy_after)
     return Terms(path.encode("ascii"), bool(health.path), health.interval, health.timeout, *bounds)
 
@@ -414,4 +419,4 @@ def _rule(route: schema.Route) -> Rule:
     shares = [Share(target.backend, target.weight) for target in targets_of(route)]
     if route.strategy == "canary":
         shares[0] = Share(shares[0].backend, 100 - sum(share.weight for share in shares[1:]))
-    return Rule(route.model, tuple(shares), route.fallbacks)
+    return Rule(route.model, tuple(shares), route.fallbacks, route.lenient)

@@ -121,7 +121,8 @@ class ClientSide(Protocol):
     """
 
     task: Task
-    #: The request in the hub's words, its `model` and `stream` as the client has them. Nobody changes it.
+    #: The request in the hub's words, its `model` and `stream` as the client has them. Nobody changes it; it is let go
+    #: of once nobody is to be asked any more.
     hub: JsonObject
 
     def answer(self, answer: JsonObject) -> bytes:
@@ -142,6 +143,9 @@ class BackendSide(Protocol):
 
     `BackendSide(hub, stream, id, created, terms, dropped)`, with *id* and *created* as above. Raises `Unmappable`.
     """
+
+    #: The request, for `ask`; let go of once nobody is to be asked any more.
+    hub: JsonObject
 
     def ask(self, model: str) -> Ask:
         """The request, for *model* as the backend calls it."""

@@ -31,8 +31,8 @@ def check(config: Config, report: Report) -> None:
         _targets_once(route, path, report)
         if route.targets:
             _STRATEGIES[route.strategy](route, path, report)
-        elif not route.fallbacks:
-            report(path, "has neither targets nor fallbacks, expected at least one of them")
+        elif not route.fallbacks and not route.lenient:
+            report(path, "has neither targets nor fallbacks nor lenient, expected at least one of them")
         elif route.strategy != "weighted":
             report((*path, "targets"), f"is empty while strategy is {shown(route.strategy)}, expected backends by name")
     unique_names([route.model for route in config.routes], ("routes",), report, "model")

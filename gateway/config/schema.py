@@ -64,6 +64,37 @@ RetryCause = Literal["connect", "reused", "lost", "timeout"]
 Balance = Literal["least_connections", "round_robin", "weighted", "random", "p2c"]
 
 
+#: What a backend is spoken to in. Those of one family speak one dialect, and may serve one model together.
+Protocol = Literal["openai", "together", "groq", "vllm", "llamacpp", "sglang", "tgi", "anthropic", "ollama", "mock"]
+FAMILIES: Final = {"tgi": "tgi", "anthropic": "anthropic", "ollama": "ollama"}
+OPENAI_FAMILY: Final = "openai"
+
+#: What a backend can do: kinds of doors. The last two are the former gateways' words for "completion".
+Capability = Literal[
+    "chat", "completion", "embeddings", "moderations", "rerank", "images", "audio", "generate", "generate_stream"
+]
+#: Doors that a backend may answer itself.
+NativePath = Literal[
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/moderations",
+    "/v1/rerank",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/images/variations",
+    "/v1/audio/speech",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/api/chat",
+    "/api/generate",
+    "/api/embed",
+]
+
+
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of every table: immutable, and a key that is not declared is an error."""
 
@@ -205,15 +236,19 @@ class Defaults(Section, frozen=True):
     dns: Dns = Dns()
     usage: Literal["inject", "observe"] = "inject"
     heartbeat: Seconds = Seconds(0)
+    api_version: Literal["2023-06-01", "2026-10-21"] = "2023-06-01"
+    max_tokens: Count = 4096
 
 
 class Backend(Defaults, frozen=True, kw_only=True):
     name: str
     enabled: bool = True
-    protocol: Literal["openai", "vllm", "mock"] = "openai"
+    protocol: Protocol = "openai"
     endpoints: tuple[str | Endpoint, ...]
     models: tuple[str | dict[str, str], ...] | Literal["auto"] = "auto"
     models_refresh: Wait = Seconds(60)
+    capabilities: tuple[Capability, ...] = ()
+    native: tuple[NativePath, ...] = ()
     passthrough: tuple[str, ...] = ()
 
 
@@ -229,6 +264,7 @@ class Route(Section, frozen=True):
     strategy: Literal["weighted", "canary", "direct"] = "weighted"
     targets: tuple[str | Target, ...] = ()
     fallbacks: tuple[str, ...] = ()
+    lenient: bool = False
 
 
 class Routing(Section, frozen=True):

@@ -1,12 +1,17 @@
-"""The doors: which paths the gateway answers, with which methods, and what their bodies are.
+"""The doors: which paths the gateway answers, with which methods, in which dialect, and what their bodies are.
 
 Owns the table. It refuses to answer any of them (`gateway.proxy` and `gateway.admin` do). Read by `gateway.front`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
+
+from protocols.dialect import ClientSide, Dialect, Dropped, JsonObject
+from protocols.openai.client import ChatClient, CompletionClient, EmbeddingsClient
+from protocols.openai.dialect import OPENAI
 
 
 class Body(Enum):
@@ -20,10 +25,27 @@ class Body(Enum):
     ANY = "any"
 
 
+#: Makes a side: the decoded body, whether a stream is asked for, the call's id, Unix seconds, and what is left out.
+ClientMaker = Callable[[JsonObject, bool, str, int, Dropped], ClientSide]
+
+
 class Endpoint:
     """One door. `path` is also the metric label, so it is a template, never a client's text."""
 
-    __slots__ = ("body", "media", "methods", "path", "repeatable", "streams_usage")
+    __slots__ = (
+        "body",
+        "capability",
+        "client",
+        "count",
+        "dialect",
+        "media",
+        "methods",
+        "path",
+        "repeatable",
+        "streams",
+        "streams_usage",
+        "usage_of_answer",
+    )
 
     def __init__(
         self,
@@ -32,34 +54,50 @@ class Endpoint:
         *,
         methods: tuple[bytes, ...] = (b"POST",),
         repeatable: bool = False,
+        streams: bool = False,
         streams_usage: bool = False,
         media: bool = False,
+        dialect: Dialect = OPENAI,
+        capability: str = "",
+        client: ClientMaker | None = None,
+        count: Callable[[JsonObject], bytes] | None = None,
     ) -> None:
         self.path = path
         self.body = body
         self.methods = methods
         #: A repetition has no effect but cost: the endpoint only generates.
         self.repeatable = repeatable
+        #: An answer is a stream where the request does not say.
+        self.streams = streams
         #: Its streams take `stream_options.include_usage`.
         self.streams_usage = streams_usage
         #: Its bodies carry images or sound: the larger body limit holds.
         self.media = media
+        #: What its clients speak, and are told errors in.
+        self.dialect = dialect
+        self.usage_of_answer = dialect.usage_of_answer
+        #: What a backend must be able to do, as `capabilities` calls it; empty: whatever has this door.
+        self.capability = capability
+        #: Reads its requests where the backend has no such door; None: they cannot be translated.
+        self.client = client
+        #: Answers its requests without a backend, where none has this door: the body.
+        self.count = count
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.path}>"
 
 
 INFERENCE: Final = (
-    Endpoint("/v1/chat/completions", repeatable=True, streams_usage=True),
-    Endpoint("/v1/completions", repeatable=True, streams_usage=True),
-    Endpoint("/v1/embeddings", repeatable=True),
-    Endpoint("/v1/responses"),
-    Endpoint("/v1/moderations", repeatable=True),
-    Endpoint("/v1/rerank", repeatable=True),
-    Endpoint("/v1/images/generations", repeatable=True, media=True),
-    Endpoint("/v1/images/edits", Body.FORM, repeatable=True, media=True),
-    Endpoint("/v1/images/variations", Body.FORM, repeatable=True, media=True),
-    Endpoint("/v1/audio/speech"),
-    Endpoint("/v1/audio/transcriptions", Body.FORM, media=True),
-    Endpoint("/v1/audio/translations", Body.FORM, media=True),
+    Endpoint("/v1/chat/completions", repeatable=True, streams_usage=True, capability="chat", client=ChatClient),
+    Endpoint("/v1/completions", repeatable=True, streams_usage=True, capability="completion", client=CompletionClient),
+    Endpoint("/v1/embeddings", repeatable=True, capability="embeddings", client=EmbeddingsClient),
+    Endpoint("/v1/responses", capability="chat"),
+    Endpoint("/v1/moderations", repeatable=True, capability="moderations"),
+    Endpoint("/v1/rerank", repeatable=True, capability="rerank"),
+    Endpoint("/v1/images/generations", repeatable=True, media=True, capability="images"),
+    Endpoint("/v1/images/edits", Body.FORM, repeatable=True, media=True, capability="images"),
+    Endpoint("/v1/images/variations", Body.FORM, repeatable=True, media=True, capability="images"),
+    Endpoint("/v1/audio/speech", capability="audio"),
+    Endpoint("/v1/audio/transcriptions", Body.FORM, media=True, capability="audio"),
+    Endpoint("/v1/audio/translations", Body.FORM, media=True, capability="audio"),
 )

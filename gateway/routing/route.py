@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from gateway.routing.balance import Balancer
 from gateway.routing.peer import Peer
 from gateway.routing.retry import RetryBudget
+from gateway.routing.speech import UNTOUCHED, Speech
 
 #: What the line begins with that tells which fallback served.
 SERVED: Final = b"x-fallback-model: "
@@ -53,7 +54,7 @@ class Policy:
 class Group:
     """A backend as the model table sees it: its peers, its policy and the models it serves."""
 
-    __slots__ = ("auto", "known", "models", "name", "passthrough", "peers", "policy")
+    __slots__ = ("auto", "known", "models", "name", "passthrough", "peers", "policy", "speech")
 
     def __init__(
         self,
@@ -64,10 +65,12 @@ class Group:
         *,
         auto: bool = False,
         passthrough: Sequence[str] = (),
+        speech: Speech = UNTOUCHED,
     ) -> None:
         self.name = name
         self.peers = tuple(peers)
         self.policy = policy
+        self.speech = speech
         #: Client's name -> upstream's name; both may be patterns where they are equal.
         self.models = models
         self.auto = auto
@@ -97,12 +100,14 @@ class Share(NamedTuple):
 class Rule(NamedTuple):
     """What is said of one model, or of those that match a pattern.
 
-    Without *shares* the backends serve it that list it. *fallbacks* are models, or backends by name.
+    Without *shares* the backends serve it that list it. *fallbacks* are models, or backends by name. *lenient*: what a
+    backend has no word for is left out of its requests.
     """
 
     model: str
     shares: tuple[Share, ...] = ()
     fallbacks: tuple[str, ...] = ()
+    lenient: bool = False
 
 
 class Route:
@@ -113,11 +118,13 @@ class Route:
         "fallbacks",
         "groups",
         "label",
+        "native",
         "peers",
         "policy",
         "renames",
         "served_line",
         "serves",
+        "speech",
         "tries",
     )
 
@@ -138,6 +145,9 @@ class Route:
         #: The first backend's policy holds where several backends serve one model.
         self.policy = groups[0].policy
         self.tries = self.policy.tries
+        self.speech = groups[0].speech.share(group.speech for group in groups[1:])
+        #: Doors whose calls are relayed untouched.
+        self.native = self.speech.native
         #: Backend's name -> the model's name there; None where no backend renames it.
         self.renames = renames
         #: Where this is a fallback: the model or backend that it was configured as.

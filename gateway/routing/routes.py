@@ -121,6 +121,10 @@ class Routes:
                 return route
         return Route(OTHER, [self.groups[self._default]], None) if self._default else None
 
+    def is_lenient(self, model: str) -> bool:
+        """Whether what a backend has no word for is left out of requests for *model*."""
+        return any(rule.lenient for rule in self.match(model).rules)
+
     def listing(self, model: str) -> str | None:
         """Under which name or pattern backends list *model*; `OTHER` where the default takes it, None: nobody does."""
         route = self._serving(model)
@@ -221,7 +225,10 @@ class Routes:
         self._memo = {}
         self._owners = {}
         self._backends = {name: Route("", [group], None) for name, group in self.groups.items()}
-        for model, groups in serving.items():
+        for model, listing in serving.items():
+            # Backends that tell their models may tell the same one in two dialects: the first one's holds.
+            family = listing[0].speech.family
+            groups = [group for group in listing if group.speech.family == family]
             renames = {group.name: group.models[model] for group in groups if group.models[model] != model}
             route = Route(model, groups, renames or None)
             # Patterns are the configuration's to give: a backend that lists "*" must not become everybody's.

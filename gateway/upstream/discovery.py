@@ -9,17 +9,23 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.observe.logs import Log
 from gateway.upstream.http import Target
 from gateway.upstream.inquiry import ask
-from protocols.openai.models import parse_models
 
 #: Seconds to wait for one list.
 ASK_TIME: Final = 5.0
 #: Seconds until a backend that gave no list is asked again, doubled up to the refresh interval.
 FIRST_WAIT: Final = 0.5
+
+
+class Source(NamedTuple):
+    """Where a backend lists its models, and what reads the list: it raises ValueError where it is none."""
+
+    path: bytes
+    parse: Callable[[bytes], tuple[str, ...]]
 
 
 class Discovery:
@@ -29,12 +35,14 @@ class Discovery:
         self,
         name: str,
         targets: Sequence[Target],
+        source: Source,
         refresh: float,
         learn: Callable[[tuple[str, ...]], None],
         log: Log,
     ) -> None:
         self._name = name
         self._targets = targets
+        self._source = source
         self._refresh = refresh
         self._learn = learn
         self._log = log
@@ -60,7 +68,7 @@ class Discovery:
         """True once some peer told its models; an answer that cannot be had leaves the old one in force."""
         for target in list(self._targets):  # others may take their places meanwhile
             try:
-                models = parse_models(await ask(target, b"/v1/models", ASK_TIME))
+                models = self._source.parse(await ask(target, self._source.path, ASK_TIME))
             except Exception as error:  # whatever it is, the next wait ends and the backend is asked again
                 self._log.warning("no list of models", upstream=self._name, reason=str(error))
                 continue

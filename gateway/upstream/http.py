@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import ssl
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 from weakref import WeakKeyDictionary
 
@@ -31,8 +32,15 @@ from protocols.http1.fields import Role
 from protocols.http1.request import Request
 from protocols.openai.body import join_fields
 
+if TYPE_CHECKING:
+    from gateway.translation import Translation
+
 _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 _CONTENT_TYPE: Final = int(Role.CONTENT_TYPE)
+#: Lines of a client's head that mean something in its own dialect only, or describe the body that it sent.
+_OF_DIALECTS: Final = re.compile(
+    rb"^(?:content-type|accept|anthropic-[a-z-]+|openai-[a-z-]+|x-stainless-[a-z-]+):[^\r]*\r\n", re.MULTILINE
+)
 #: Head starts remembered per peer; doors are few, paths passed through are the clients' choice.
 STARTS_LIMIT: Final = 256
 
@@ -40,13 +48,15 @@ STARTS_LIMIT: Final = 256
 class Target:
     """A peer as requests are written to it.
 
-    *base* is the endpoint's path; *credentials* are whole lines ("authorization: Bearer ... CRLF").
+    *base* is the endpoint's path; *credentials* are whole lines ("authorization: Bearer ... CRLF"), and so are
+    *own_lines*, for requests of the gateway's own.
     """
 
-    __slots__ = ("_base", "_lines", "pool", "starts")
+    __slots__ = ("_base", "_lines", "own_lines", "pool", "starts")
 
-    def __init__(self, pool: Pool, host: str, base: str, credentials: bytes) -> None:
+    def __init__(self, pool: Pool, host: str, base: str, credentials: bytes, own_lines: bytes = b"") -> None:
         self.pool = pool
+        self.own_lines = own_lines
         self._base = base.rstrip("/").encode("latin-1")
         # The answer is looked into for usage, and compressed events cannot be relayed by their borders.
         self._lines = b"host: " + host.encode("ascii") + b"\r\naccept-encoding: identity\r\n" + credentials
@@ -70,7 +80,7 @@ class Target:
     def apart(self) -> Target:
         """The same peer over connections of its own, which no call ever gets."""
         twin = Target(self.pool.apart(), "", "", b"")
-        twin._base, twin._lines = self._base, self._lines
+        twin._base, twin._lines, twin.own_lines = self._base, self._lines, self.own_lines
         return twin
 
 
@@ -96,8 +106,12 @@ class _Connecting:
 class HttpBackend:
     """A named group of peers that speak HTTP/1.1."""
 
-    def __init__(self, name: str, connect_timeout: float, query_secret: str) -> None:
+    def __init__(
+        self, name: str, connect_timeout: float, query_secret: str, lines: Mapping[bytes, bytes] | None = None
+    ) -> None:
+        """*lines*: by its name, a line for the head of each request that lacks that field."""
         self.name = name
+        self._lines = dict(lines or {})
         self._connect_timeout = connect_timeout
         #: The query parameter that carries clients' keys; it is not passed on.
         self._query_secret = query_secret.encode("ascii")
@@ -105,6 +119,11 @@ class HttpBackend:
         #: Of peers that left: calls that began before may try them, as long as their routes name them.
         self._former: WeakKeyDictionary[Peer, Target] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def lines(self) -> bytes:
+        """The lines that every request must have, as requests of the gateway's own have them."""
+        return b"".join(self._lines.values())
 
     def add(self, peer: Peer, target: Target) -> None:
         """Make *peer* reachable."""
@@ -185,6 +204,8 @@ class HttpBackend:
 
     def _request(self, call: Call, target: Target) -> bytes:
         request = call.request
+        if call.translation is not None:
+            return self._translated(call, call.translation, target)
         path = self._path_and_query(request) if request.query else request.path
         route = call.route
         fields = call.fields
@@ -196,6 +217,8 @@ class HttpBackend:
         lines = b"".join(request.forward)
         if fields is not None and request.special[_CONTENT_TYPE] is None:
             lines += b"content-type: application/json\r\n"
+        if self._lines:
+            lines += b"".join(line for name, line in self._lines.items() if name + b":" not in lines)
         if not body and request.method not in _WITH_BODY:
             return b"%b%bx-request-id: %b\r\nx-trace-id: %b\r\n\r\n" % (start, lines, call.id, call.trace)
         return b"%b%bx-request-id: %b\r\nx-trace-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
@@ -206,6 +229,28 @@ class HttpBackend:
             len(body),
             body,
         )
+
+    def _translated(self, call: Call, translation: Translation, target: Target) -> bytes:
+        """The same call in the peer's own dialect: its path and body, and of the client's head what any dialect has."""
+        ask = translation.ask(self._model(call))
+        start = target.starts.get((b"POST", ask.path)) or target.start(b"POST", ask.path)
+        lines = _OF_DIALECTS.sub(b"", b"".join(call.request.forward)) + ask.lines
+        return (
+            b"%b%bcontent-type: application/json\r\nx-request-id: %b\r\nx-trace-id: %b\r\ncontent-length: %d\r\n\r\n%b"
+            % (
+                start,
+                lines,
+                call.id,
+                call.trace,
+                len(ask.body),
+                ask.body,
+            )
+        )
+
+    def _model(self, call: Call) -> str:
+        """The model's name here, which may be another than the client's."""
+        route = call.route
+        return route.renames.get(self.name, call.model) if route is not None and route.renames else call.model
 
     def _path_and_query(self, request: Request) -> bytes:
         query = request.query

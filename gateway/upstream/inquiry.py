@@ -112,7 +112,7 @@ async def _inquire(target: Target, path: bytes, seconds: float, lines: bytes) ->
         async with within(seconds):
             # A fresh one: an idle one may be worn out, and nothing is retried here.
             connection = await target.pool.open()
-            connection.send(inquiry, target.start(b"GET", path) + lines)
+            connection.send(inquiry, target.start(b"GET", path) + target.own_lines + lines)
             return await inquiry.answer()
     except TimeoutError:
         raise InquiryError("no answer in time", late=inquiry.exchange is not None) from None

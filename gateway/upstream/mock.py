@@ -23,6 +23,7 @@ import msgspec
 from gateway.call import Attempt, Call
 from gateway.errors import RETRY_AFTER, Fault, Kind, Retry, Side
 from protocols.http1.response import ResponseHead, own_head
+from protocols.openai.body import decode_fields
 from protocols.openai.errors import error_body
 from protocols.openai.samples.answer import sample
 from protocols.openai.samples.shapes import EVENTS, JSON, Asked, Refused, Stream, Whole
@@ -202,12 +203,16 @@ class MockExchange:
             await self._stream(answer)
 
     def _asked(self, call: Call) -> Asked:
+        path, fields, body = call.endpoint.path, call.fields, call.body
+        if call.translation is not None:
+            asked = call.translation.ask(self._model(call))
+            path, fields, body = asked.path.decode("ascii"), decode_fields(asked.body), asked.body
         return Asked(
-            path=call.endpoint.path,
+            path=path,
             model=self._model(call),
             stream=call.stream,
-            fields=call.fields,
-            body=call.body,
+            fields=fields,
+            body=body,
             id=os.urandom(12).hex(),
             created=int(time.time()),
             text=self._options.text,

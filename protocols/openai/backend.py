@@ -36,7 +36,7 @@ class _TextBackend:
     _path: bytes
 
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
-        self._hub = hub
+        self.hub = hub
         self._stream = stream
         self._id = id
         self._created = created
@@ -50,7 +50,7 @@ class _TextBackend:
 
     def ask(self, model: str) -> Ask:
         """See `BackendSide`."""
-        body = {**self._hub, "model": model, "stream": self._stream}
+        body = {**self.hub, "model": model, "stream": self._stream}
         if self._stream:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         else:
@@ -235,11 +235,11 @@ class EmbeddingsBackend:
     """A backend with POST /v1/embeddings; a `BackendSide`. Asks for floats: not every server knows base64."""
 
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
-        self._hub = hub
+        self.hub = hub
 
     def ask(self, model: str) -> Ask:
         """See `BackendSide`."""
-        body = {**self._hub, "model": model}
+        body = {**self.hub, "model": model}
         body.pop("encoding_format", None)
         return Ask(Task.EMBEDDINGS.value.encode(), _write(body))
 

@@ -40,7 +40,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.routing", "gateway.admission"),
     # mechanics
     ("gateway.upstream",),
-    ("gateway.settle", "gateway.probation"),
+    ("gateway.settle", "gateway.probation", "gateway.translation"),
+    ("gateway.commit",),
     # the life of a call
     ("gateway.router",),
     ("gateway.proxy",),
@@ -51,7 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.tls",),
     ("gateway.arrival",),
     # wiring
-    ("gateway.gate", "gateway.overload", "gateway.places"),
+    ("gateway.gate", "gateway.overload", "gateway.places", "gateway.presets"),
     ("gateway.states",),
     ("gateway.upstreams",),
     ("gateway.generation",),
@@ -87,6 +88,7 @@ READ_CONFIG = (
     "gateway.build",
     "gateway.generation",
     "gateway.places",
+    "gateway.presets",
     "gateway.upstreams",
     "gateway.watch",
     "gateway.host",

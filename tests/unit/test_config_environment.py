@@ -80,6 +80,8 @@ def _other(key: str, kind: Any, default: Any) -> tuple[str, Any]:
     if key in SPECIAL:
         return SPECIAL[key]
     scalar = scalar_of(kind)
+    if (item := item_of(kind)) is not None and len(words := words_of(item)) > 1:
+        return ", ".join(words[:2]), words[:2]
     if words := words_of(kind):
         word = next(word for word in words if word != default)
         return word, word

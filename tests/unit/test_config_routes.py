@@ -31,7 +31,7 @@ def route(lines: str, model: str = "chat") -> str:
 REFUSED = [
     ("fallbacks = ['a']", "model = ''", "[0].model", 'is "", expected text without control characters'),
     ("fallbacks = ['a']", 'model = "a\\nb"', "[0].model", "expected text without control characters"),
-    ("", "", "[chat]", "has neither targets nor fallbacks, expected at least one of them"),
+    ("", "", "[chat]", "has neither targets nor fallbacks nor lenient, expected at least one of them"),
     ("strategy = 'canary'\nfallbacks = ['a']", "", "[chat].targets", 'is empty while strategy is "canary"'),
     ("strategy = 'fastest'\ntargets = ['a']", "", "[chat].strategy", 'one of "weighted", "canary", "direct"'),
     # targets

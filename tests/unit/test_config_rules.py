@@ -94,7 +94,7 @@ REFUSED_IN_A_BACKEND = [
     ("endpoints = ['mock://a', 'http://a']", "endpoints[1]", 'the scheme http while protocol is "mock"'),
     ("protocol = 'mock'", "endpoints[0]", 'the scheme http while protocol is "mock"'),
     ("protocol = 'vllm'\nendpoints = ['mock://a']", "endpoints[0]", "the scheme mock while protocol is"),
-    ("protocol = 'grpc'", "protocol", 'expected one of "openai", "vllm", "mock"'),
+    ("protocol = 'grpc'", "protocol", 'expected one of "openai", "together", "groq", "vllm"'),
     ("auth.type = 'bearer'", "auth", "has none of them, expected exactly one of token, token_env, token_file"),
     ("auth = { type = 'bearer', token = 'a', token_file = 'b' }", "auth", "has token and token_file"),
     ("auth.token = 'a'", "auth.type", 'is "none" although a token is given'),

@@ -65,6 +65,7 @@ def make_call(body: dict[str, Any], path: str = CHAT) -> Any:
     raw = json.dumps(body).encode()
     return SimpleNamespace(
         endpoint=SimpleNamespace(path=path),
+        translation=None,
         model=body.get("model", ""),
         stream=bool(body.get("stream")),
         fields=decode_fields(raw),

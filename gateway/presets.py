@@ -1,0 +1,88 @@
+"""What each protocol word of the configuration means: whom it makes a backend out to be.
+
+Owns the table. It refuses to speak to anybody (`gateway.upstream`) and the dialects' words (`protocols`). Read by
+`gateway.upstreams`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NamedTuple
+
+from gateway.config import schema
+from gateway.routing.endpoints import INFERENCE
+from gateway.routing.speech import SideMaker, Speech
+from protocols.dialect import Task, Terms
+from protocols.openai.backend import ChatBackend, CompletionBackend, EmbeddingsBackend
+from protocols.openai.models import parse_models
+
+_OPENAI_SIDES: Final[Mapping[Task, SideMaker]] = {
+    Task.CHAT: ChatBackend,
+    Task.COMPLETION: CompletionBackend,
+    Task.EMBEDDINGS: EmbeddingsBackend,
+}
+#: Doors of OpenAI's API.
+_CHAT, _COMPLETIONS, _EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+_AUDIO: Final = ("/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations")
+_IMAGES: Final = ("/v1/images/generations", "/v1/images/edits", "/v1/images/variations")
+_OPENAI: Final = (
+    *(_CHAT, _COMPLETIONS, _EMBEDDINGS, "/v1/responses", "/v1/moderations", "/v1/rerank"),
+    *(*_IMAGES, *_AUDIO),
+)
+_COUNT: Final = "/v1/messages/count_tokens"
+
+#: What `capabilities` may say, where it is another word for the same.
+_SAME: Final = {"generate": "completion", "generate_stream": "completion"}
+
+
+class Preset(NamedTuple):
+    """*native*: doors that such a server answers itself. *health*: what it is asked to see whether it is well, where
+    the configuration does not say. *models*: where it lists its models. *busy*: statuses, beside the usual ones, that
+    are about its state and not about the request.
+    """
+
+    native: tuple[str, ...]
+    sides: Mapping[Task, SideMaker] = _OPENAI_SIDES
+    health: str = "/v1/models"
+    models: str = "/v1/models"
+    parse_models: Callable[[bytes], tuple[str, ...]] = parse_models
+    busy: tuple[int, ...] = ()
+
+
+#: Sources: WIRE facts of each vendor's page; a server that answers a door in a way that official clients cannot read
+#: (llama.cpp's stream of responses) is not native there, and is asked for its chat instead.
+PRESETS: Final[Mapping[str, Preset]] = {
+    "openai": Preset(_OPENAI),
+    "together": Preset((_CHAT, _COMPLETIONS, _EMBEDDINGS, "/v1/rerank", *_IMAGES, *_AUDIO)),
+    "groq": Preset((_CHAT, _EMBEDDINGS, *_AUDIO), busy=(498,)),
+    "vllm": Preset((*_OPENAI, _COUNT), health="/health"),
+    "llamacpp": Preset((_CHAT, _COMPLETIONS, _EMBEDDINGS, "/v1/rerank", _COUNT), health="/health"),
+    "sglang": Preset((_CHAT, _COMPLETIONS, _EMBEDDINGS, "/v1/rerank"), health="/health"),
+    "mock": Preset(_OPENAI),
+}
+
+
+def speech_of(backend: schema.Backend) -> Speech:
+    """How *backend* is spoken to."""
+    preset = PRESETS[backend.protocol]
+    listed = set(backend.native or preset.native)
+    able = frozenset(door for door in INFERENCE if not backend.capabilities or door.capability in _words(backend))
+    return Speech(
+        family=schema.FAMILIES.get(backend.protocol, schema.OPENAI_FAMILY),
+        native=frozenset(door for door in able if door.path in listed),
+        able=able,
+        sides=preset.sides,
+        terms=Terms(api_version=backend.api_version, max_tokens=backend.max_tokens),
+        lines=_lines(backend),
+    )
+
+
+def _words(backend: schema.Backend) -> Iterable[str]:
+    return {_SAME.get(word, word) for word in backend.capabilities}
+
+
+def _lines(backend: schema.Backend) -> Mapping[bytes, bytes]:
+    """Lines that every request to *backend* must have, by the field's name (Anthropic, "Versions")."""
+    if backend.protocol != "anthropic":
+        return {}
+    return {b"anthropic-version": b"anthropic-version: " + backend.api_version.encode("ascii") + b"\r\n"}
