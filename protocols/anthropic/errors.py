@@ -96,7 +96,12 @@ def error_body(error: ErrorObject) -> bytes:
 
 def error_event(error: ErrorObject) -> bytes:
     """The event that a stream which broke ends with, framed."""
-    return b"event: error\ndata: " + error_body(error) + b"\n\n"
+    return frame_error(error_body(error))
+
+
+def frame_error(data: bytes) -> bytes:
+    """An error event, given its data."""
+    return b"event: error\ndata: " + data + b"\n\n"
 
 
 def read_error(status: int, body: bytes) -> ErrorObject:
