@@ -12,16 +12,27 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 from urllib.parse import parse_qs
 
+import msgspec
 import orjson
 
 from protocols.dialect import JsonObject, Unmappable
-from protocols.openai import models as openai
 
 #: Where a backend lists its models: as many at once as the vendor allows.
 LIST_TARGET: Final = b"/v1/models?limit=1000"
 
 _LIMIT: Final = 20
 _LIMIT_MOST: Final = 1000
+
+
+class _Entry(msgspec.Struct):
+    id: str
+
+
+class _List(msgspec.Struct):
+    data: list[_Entry]
+
+
+_decode: Final = msgspec.json.Decoder(_List).decode
 
 
 class Page(NamedTuple):
@@ -101,9 +112,13 @@ def model_body(entry: JsonObject) -> bytes:
 def parse_models(body: bytes) -> tuple[str, ...]:
     """The names in a backend's list. Raises ValueError where it is not such a list.
 
-    Names stand where OpenAI's stand, and the same ones are left out.
+    Left out are names that a configuration could not give either: empty, with control characters or spaces around.
     """
-    return openai.parse_models(body)
+    try:
+        names = [entry.id for entry in _decode(body).data]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"not a list of models: {error}") from None
+    return tuple(name for name in names if name and name.isprintable() and name == name.strip())
 
 
 def rfc3339(seconds: int) -> str:
