@@ -6,13 +6,12 @@ Owns the reading of the hub's answer: what of it has a wrong type is `Malformed`
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import orjson
 
 from protocols.dialect import JsonObject
-from protocols.openai.usage import Count
 from protocols.pieces import Malformed
 
 #: Why a model stopped, in the hub's words -> Anthropic's.
@@ -23,8 +22,13 @@ _STOPS: Final = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
+_decode_object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
 #: Endings that cut whatever was being said: tool calls may be half ones, and are not to be made.
 CUT: Final = frozenset({"length", "content_filter"})
+
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _PromptDetails(msgspec.Struct, gc=False):
@@ -142,19 +146,17 @@ def call_id(id: str, index: int) -> str:
     return f"toolu_{id}_{index}"
 
 
-def _read_arguments(text: str, finish: str | None) -> JsonObject:
-    """The object that the arguments are; `{}` for none, and for half ones where the whole answer is cut."""
+def _read_arguments(text: str, finish: str | None) -> JsonObject | orjson.Fragment:
+    """The object that the arguments are, as it stands; `{}` for none, and for half ones where the answer was cut."""
     if not text.strip() or text == "null":
         return {}
     try:
-        arguments = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        arguments = None
-    if isinstance(arguments, dict):
-        return arguments
-    if finish in CUT:
-        return {}
-    raise Malformed("the arguments of a tool call are no JSON object")
+        _decode_object(text)
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
+        if finish in CUT:
+            return {}
+        raise Malformed("the arguments of a tool call are no JSON object") from None
+    return orjson.Fragment(text)
 
 
 def stop_of(finish: str | None, sequence: object, has_calls: bool, is_refusal: bool = False) -> tuple[str, str | None]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from protocols.dialect import Dropped, JsonObject, Unmappable
 
 T = TypeVar("T")
@@ -67,6 +69,14 @@ def strings(values: list[Any], at: str) -> list[str]:
         if type(value) is not str:
             raise wrong(f"{at}[{index}]", "must be a string")
     return values
+
+
+def dump(value: JsonObject, at: str) -> bytes:
+    """The JSON of *value*, numbers of any size included."""
+    try:
+        return msgspec.json.encode(value)
+    except RecursionError:
+        raise wrong(at, "is nested too deeply") from None
 
 
 def wrong(param: str, why: str) -> Unmappable:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
-
 from protocols.anthropic.client_blocks import read_part, read_text, read_texts, text_part
 from protocols.anthropic.client_fields import (
     NO_EQUIVALENT,
+    dump,
     join,
     leave_out_others,
     objects,
@@ -174,7 +173,7 @@ class _AssistantTurn:
         caller = optional(block, "caller", dict, at)
         if caller is not None and required(caller, "type", str, join(at, "caller")) != "direct":
             self._dropped.leave_out(join(at, "caller"), NO_EQUIVALENT)
-        arguments = orjson.dumps(required(block, "input", dict, at)).decode()
+        arguments = dump(required(block, "input", dict, at), join(at, "input")).decode()
         function = {"name": required(block, "name", str, at), "arguments": arguments}
         self._calls.append({"id": required(block, "id", str, at), "type": "function", "function": function})
 

@@ -14,10 +14,11 @@ It refuses what the vendor's API would not be asked: a request is judged as `Mes
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
+from protocols.anthropic.client_fields import dump
 from protocols.anthropic.client_request import read_request
 from protocols.dialect import Dropped, JsonObject
 
@@ -38,9 +39,9 @@ def estimate(hub: JsonObject) -> int:
     """The input tokens of a request in the hub's words, as `MessagesClient` makes it."""
     tokens = OPENING_TOKENS + sum(_of_message(message) for message in hub["messages"])
     for tool in hub.get("tools", ()):
-        tokens += TOOL_TOKENS + _of_json(tool["function"])
+        tokens += TOOL_TOKENS + _of_json(tool["function"], "tools")
     if "response_format" in hub:
-        tokens += _of_json(hub["response_format"]["json_schema"]["schema"])
+        tokens += _of_json(hub["response_format"]["json_schema"]["schema"], "output_config.format.schema")
     return tokens
 
 
@@ -64,5 +65,5 @@ def _of_text(text: str) -> int:
     return -(-len(text.encode()) // BYTES_A_TOKEN)
 
 
-def _of_json(value: Any) -> int:
-    return -(-len(orjson.dumps(value)) // BYTES_A_TOKEN)
+def _of_json(value: JsonObject, at: str) -> int:
+    return -(-len(dump(value, at)) // BYTES_A_TOKEN)
