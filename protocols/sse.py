@@ -14,6 +14,8 @@ from protocols.pieces import PARTIAL_LIMIT, Pieces
 _BORDER: Final = re.compile(rb"\n\n|\n\r\n|\r\r")
 _NAME: Final = re.compile(rb"(?:\A|[\r\n])event:([^\r\n]*)")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+#: An event as almost all servers write it, read in one step.
+_PLAIN: Final = re.compile(rb"(?:event: ?([^\r\n]*)\n)?data: ?([^\r\n]*)\n\n")
 
 
 def last_border(payload: bytes) -> int:
@@ -108,7 +110,13 @@ class EventReader:
 
 def _read_events(payload: bytes) -> list[Event]:
     events = []
-    for event in split_events(payload):
+    at = 0
+    while (plain := _PLAIN.match(payload, at)) is not None:
+        events.append(Event(plain[1] or b"", plain[2]))
+        at = plain.end()
+    if at == len(payload):
+        return events
+    for event in split_events(payload[at:]):
         data = data_of(event)
         if data is not None:
             name = _NAME.search(event)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from protocols.ndjson import LineReader
@@ -47,3 +49,20 @@ def test_a_part_that_is_too_long_is_refused_also_where_it_is_whole(kind: type[Ev
 @pytest.mark.parametrize("kind", [EventReader, LineReader])
 def test_many_short_parts_in_one_read_may_be_longer_together(kind: type[EventReader | LineReader]) -> None:
     assert len(kind(LIMIT).feed(b"data: 1\n\n" * LIMIT)) == LIMIT
+
+
+PLAIN = [
+    b"event: a\ndata: 1\n\n",
+    b"data:2\n\n",
+    b"data:  3\n\n",
+    b"event:b\ndata: 4\r\n\r\n",
+    b": 5\n\n",
+    b"data: 6\nid: 7\n\n\n",
+]
+NAMED = [Event(b"a", b"1"), Event(b"", b"2"), Event(b"", b" 3"), Event(b"b", b"4"), None, Event(b"", b"6")]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(len(PLAIN)), 3)))
+def test_events_as_most_servers_write_them_are_read_like_all_others(order: tuple[int, ...]) -> None:
+    read = EventReader().feed(b"".join(PLAIN[at] for at in order))
+    assert read == [NAMED[at] for at in order if NAMED[at] is not None]
