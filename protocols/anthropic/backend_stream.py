@@ -98,16 +98,13 @@ class _Error(msgspec.Struct, tag_field="type", tag="error", gc=False):
 _Wire = _MessageStart | _BlockStart | _BlockDelta | _BlockStop | _MessageDelta | _MessageStop | _Ping | _Error
 
 
-class _DeltaKind(msgspec.Struct):
+class _Kind(msgspec.Struct):
     type: str
 
 
-class _AnyEvent(msgspec.Struct):
-    """Enough of an event to tell whether it is one that is not known."""
-
-    type: str
-    index: int = -1
-    delta: msgspec.Raw = msgspec.Raw(b"null")
+class _AnyDelta(msgspec.Struct):
+    index: int
+    delta: _Kind
 
 
 _EVENTS: Final = frozenset(
@@ -119,8 +116,8 @@ _EVENTS: Final = frozenset(
 _DELTAS: Final = frozenset({"text_delta", "input_json_delta", "thinking_delta", "signature_delta"})
 
 _decode: Final = msgspec.json.Decoder(_Wire).decode
-_decode_any: Final = msgspec.json.Decoder(_AnyEvent).decode
-_decode_delta_kind: Final = msgspec.json.Decoder(_DeltaKind).decode
+_decode_kind: Final = msgspec.json.Decoder(_Kind).decode
+_decode_any_delta: Final = msgspec.json.Decoder(_AnyDelta).decode
 
 
 class State(Enum):
@@ -199,18 +196,16 @@ class MessageStream:
     def _judge(self, event: Event) -> None:
         """What is no event that is known: one of another kind is left out, and the rest raises `Malformed`."""
         try:
-            wire = _decode_any(event.data)
-            known = wire.type in _EVENTS
-            if wire.type == "content_block_delta":
-                known = _decode_delta_kind(wire.delta).type in _DELTAS
+            kind = _decode_kind(event.data).type
+            delta = _decode_any_delta(event.data) if kind == "content_block_delta" else None
         except NOT_JSON:
             if event.name == b"error":
                 raise Broken(read_error(200, event.data)) from None
             raise Malformed("an event of the stream is not the JSON that Anthropic's API sends") from None
-        if known:
+        if delta is not None and delta.delta.type not in _DELTAS:
+            self._expect_open(delta.index)
+        elif kind in _EVENTS:
             raise Malformed("an event of the stream is not what its type says")
-        if wire.type == "content_block_delta":
-            self._expect_open(wire.index)
 
     def _move(self, wire: _Wire) -> list[JsonObject]:
         before, after = MOVES[type(wire)]
