@@ -7,8 +7,9 @@ from typing import Any
 import openai
 import pydantic
 import pytest
+from openai.types.responses import ResponseFailedEvent
 
-from tests.unit.responding import USAGE_CHUNK, Server, call, chunk, text, whole
+from tests.unit.responding import BROKEN, USAGE_CHUNK, Server, call, chunk, events, open_client, text, whole
 
 CALLS: list[Any] = [
     call(0, "", id="call_a", name="look"),
@@ -180,12 +181,16 @@ def test_a_stream_that_breaks_is_an_exception_that_says_why(said: list[Any]) -> 
             client.responses.stream(model="asked", input="Hello") as stream,
         ):
             stream.get_final_response()
-    if said:
-        last = heard[-1]
-        assert last.type == "response.failed"
-        assert last.response.status == "failed"
-        assert last.response.error is not None
-        assert last.response.error.message == "The upstream broke."
+    assert "".join(event.delta for event in heard if event.type == "response.output_text.delta") == "Hel" * len(said)
+
+
+def test_whoever_only_looks_at_responses_reads_that_it_failed() -> None:
+    client = open_client(stream=True)
+    client.feed(chunk({"content": "Hel"}))
+    failed = ResponseFailedEvent.model_validate(events(client.fail(BROKEN))[-1], strict=True)
+    assert failed.response.status == "failed"
+    assert failed.response.error is not None
+    assert failed.response.error.message == "The upstream broke."
 
 
 def test_what_is_refused_names_its_field() -> None:

@@ -24,7 +24,7 @@ from protocols.openai.responses.reasoning import read_block
 from protocols.openai.responses.response import ResponseWriter
 from protocols.pieces import PARTIAL_LIMIT, Malformed
 
-#: What an item costs in memory beside what it says.
+#: What an item, or a part of a message, costs in memory beside what it says.
 _ITEM_COST: Final = 512
 
 _TEXT: Final = PartKind.TEXT
@@ -89,14 +89,16 @@ class Events:
         return said + self._event(f"response.{told['status']}", b'"response":' + response)
 
     def fail(self, error: ErrorObject) -> bytes:
-        """The events of a stream that broke. That the response failed is told first: whoever raises at the error
-        reads no further."""
-        if not self._number:
-            return error_event(error)
+        """The events of a stream that broke: the error, at which SDKs raise whatever came before it, and that the
+        response failed, for those who only look at responses."""
+        number = self._number
+        said = error_event(error, number)
+        if not number:
+            return said
+        self._number = number + 1
         told = {"status": "failed", "incomplete_details": None, "error": response_error(error)}
         response = self._respond({**told, **self._told(), "output": [], "usage": self._usage})
-        said = self._event("response.failed", b'"response":' + response)
-        return said + error_event(error, self._number)
+        return said + self._event("response.failed", b'"response":' + response)
 
     # Responses.
 
@@ -146,6 +148,7 @@ class Events:
             message = self._message = OpenMessage(*self._place("msg"))
             said += self._add(message.opened())
         if message.kind is not kind:
+            self._count(_ITEM_COST)
             for name, members in message.turn_to(kind):
                 said += self._event(name, members)
         encoded = self._hold(text)
