@@ -1,0 +1,100 @@
+"""Ollama's messages to the hub's.
+
+Owns the roles, the ids of tool calls (the hub wants one in each call and in each result; Ollama's official Python SDK
+sends none), and where images go. It refuses everything beside `messages`. Source: `api.Message` of the server v0.33.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from protocols.dialect import Dropped, JsonObject, Unmappable
+from protocols.ollama import fields, images
+
+_ROLES: Final = ("system", "user", "assistant", "tool")
+
+
+def to_hub(value: Any, dropped: Dropped) -> list[JsonObject]:
+    """The hub's messages for `messages`.
+
+    An empty list asks a server to load a model, or to drop it from memory. There is nobody here who could answer that
+    for a backend, so it is refused.
+    """
+    messages = fields.array(value, "messages")
+    if not messages:
+        raise Unmappable("'messages' must not be empty: models are not loaded or unloaded on demand", "messages")
+    history = _History(dropped)
+    return [history.message(message, f"messages[{at}]") for at, message in enumerate(messages)]
+
+
+class _History:
+    """The messages so far: which calls have no result yet."""
+
+    def __init__(self, dropped: Dropped) -> None:
+        self._dropped = dropped
+        #: Ids and names of the calls without a result, in their order.
+        self._open: list[tuple[str, str]] = []
+        self._calls = 0
+
+    def message(self, value: Any, param: str) -> JsonObject:
+        message = fields.json_object(value, param)
+        role = fields.text(message.get("role"), f"{param}.role").lower()
+        if role not in _ROLES:
+            raise Unmappable(f"'{param}.role' must be one of {', '.join(_ROLES)}", f"{param}.role")
+        content = fields.optional_text(message.get("content"), f"{param}.content")
+        if role == "user":
+            return {"role": role, "content": with_images(content, message.get("images"), f"{param}.images")}
+        if fields.array(message.get("images"), f"{param}.images"):
+            self._dropped.leave_out(f"{param}.images", f"cannot be translated in a message of the role {role}")
+        if role == "assistant":
+            return self._assistant(message, content, param)
+        if role == "tool":
+            return {"role": role, "tool_call_id": self._answered(message, param), "content": content}
+        return {"role": role, "content": content}
+
+    def _assistant(self, message: JsonObject, content: str, param: str) -> JsonObject:
+        hub: JsonObject = {"role": "assistant", "content": content}
+        thinking = fields.optional_text(message.get("thinking"), f"{param}.thinking")
+        if thinking:
+            hub["reasoning_content"] = thinking
+        calls = fields.array(message.get("tool_calls"), f"{param}.tool_calls")
+        if calls:
+            hub["content"] = content or None
+            hub["tool_calls"] = [self._call(call, f"{param}.tool_calls[{at}]") for at, call in enumerate(calls)]
+        return hub
+
+    def _call(self, value: Any, param: str) -> JsonObject:
+        call = fields.json_object(value, param)
+        function = fields.json_object(call.get("function"), f"{param}.function")
+        name = fields.text(function.get("name"), f"{param}.function.name")
+        arguments = fields.optional_object(function.get("arguments"), f"{param}.function.arguments")
+        # The same at each turn of a conversation, so that caches of prompts see the same prompt.
+        id = fields.optional_text(call.get("id"), f"{param}.id") or f"call_{self._calls}"
+        self._calls += 1
+        self._open.append((id, name))
+        return {
+            "id": id,
+            "type": "function",
+            "function": {"name": name, "arguments": fields.written(arguments).decode()},
+        }
+
+    def _answered(self, message: JsonObject, param: str) -> str:
+        """The id of the call that a tool's message answers: by id, else by name, else the first that is open."""
+        id = fields.optional_text(message.get("tool_call_id"), f"{param}.tool_call_id")
+        name = fields.optional_text(message.get("tool_name"), f"{param}.tool_name")
+        for place, (call, called) in enumerate(self._open):
+            if call == id if id else (not name or called == name):
+                del self._open[place]
+                return call
+        if id:
+            return id
+        field = f"{param}.tool_name" if name else param
+        raise Unmappable(f"'{field}' answers no tool call of the messages before it", field)
+
+
+def with_images(content: str, value: Any, param: str) -> str | list[JsonObject]:
+    """The hub's content: parts where there are images (the text first), the text alone where there are none."""
+    parts: list[JsonObject] = images.to_parts(value, param)
+    if not parts:
+        return content
+    return [{"type": "text", "text": content}, *parts] if content else parts
