@@ -18,10 +18,8 @@ _SWAP: Final = byteorder == "big"
 
 def to_base64(vector: list[float]) -> str:
     """*vector* in base64. Raises `Malformed` where a number does not fit 32 bits."""
-    try:
-        numbers = array("f", vector)
-    except OverflowError:
-        raise Malformed("an embedding has a number that is too large") from None
+    numbers = array("f", vector)
+    _check(numbers)
     if _SWAP:
         numbers.byteswap()
     return b2a_base64(numbers.tobytes(), newline=False).decode()
@@ -30,13 +28,16 @@ def to_base64(vector: list[float]) -> str:
 def from_base64(text: str) -> list[float]:
     """The numbers in *text*. Raises `Malformed`."""
     try:
-        data = a2b_base64(text, strict_mode=True)
-        numbers = array("f", data)
+        numbers = array("f", a2b_base64(text, strict_mode=True))
     except (Error, ValueError):
         raise Malformed("an embedding is no base64 of numbers") from None
     if _SWAP:
         numbers.byteswap()
-    vector = numbers.tolist()
-    if not all(map(isfinite, vector)):
-        raise Malformed("an embedding has something else than numbers")
-    return vector
+    _check(numbers)
+    return numbers.tolist()
+
+
+def _check(numbers: array[float]) -> None:
+    """JSON has no word for what is no finite number."""
+    if not all(map(isfinite, numbers)):
+        raise Malformed("an embedding has something else than numbers of 32 bits")

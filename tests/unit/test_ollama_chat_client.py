@@ -331,16 +331,18 @@ def test_arguments_that_are_no_object_are_an_error_and_no_call(arguments: str) -
 def test_arguments_without_an_end_are_an_error_before_they_fill_memory() -> None:
     side = client("chat", {"model": "m", "messages": [USER]}, stream=True)
     part = pieces(0, "x" * 1024, function={"name": "f"})[0]
+    for _ in range(PARTIAL_LIMIT // 1024 - 1):
+        side.feed(part)
     with pytest.raises(Malformed, match="longer than"):
-        for _ in range(PARTIAL_LIMIT // 1024 + 1):
-            side.feed(part)
+        side.feed(part)
 
 
 def test_calls_without_an_end_are_an_error_too() -> None:
     side = client("chat", {"model": "m", "messages": [USER]}, stream=True)
+    for index in range(PARTIAL_LIMIT // 256):
+        side.feed(pieces(index, "", function={"name": "f"})[0])
     with pytest.raises(Malformed, match="longer than"):
-        for index in range(PARTIAL_LIMIT // 256 + 1):
-            side.feed(pieces(index, "", function={"name": "f"})[0])
+        side.feed(pieces(-1, "", function={"name": "f"})[0])
 
 
 def test_no_line_end_of_unicode_cuts_a_line() -> None:
