@@ -106,7 +106,11 @@ class _TextBackend:
         if heard.choices:
             if not self._head:
                 self._head = self._told(heard)
-            chunks.append({**self._head, "choices": [self._piece_of(choice) for choice in heard.choices]})
+            finished = self._finished
+            # A choice that has its reason is over, whatever a server says after it.
+            pieces = [self._piece_of(one) for one in heard.choices if not finished.get(one.get("index") or 0)]
+            if pieces:
+                chunks.append({**self._head, "choices": pieces})
 
     def _close(self, chunks: list[JsonObject]) -> None:
         """What is missing behind the last chunk: finish reasons, and the usage, wherever it was said."""
@@ -131,7 +135,7 @@ class _TextBackend:
         """One choice of a chunk, in the hub's words."""
         index = choice.get("index") or 0
         reason = choice.get("finish_reason") or None
-        self._finished[index] = reason is not None or self._finished.get(index, False)
+        self._finished[index] = reason is not None
         piece: JsonObject = {"index": index}
         self._say(index, choice, piece)
         piece["finish_reason"] = finish_of(reason, self._has_calls(index)) if reason is not None else None

@@ -5,10 +5,13 @@ from __future__ import annotations
 from itertools import permutations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocols.ndjson import LineReader
 from protocols.pieces import Malformed
-from protocols.sse import Event, EventReader
+from protocols.sse import Event, EventReader, data_of, split_events
+from tests.unit.configuring import STEADY
 
 EVENTS = b'event: a\r\ndata: {"x":1}\r\n\r\n: comment\n\nid: 7\n\ndata: x\ndata:y\n\nevent:b\rdata:z\r\r\n\ndata: tail'
 READ = [Event(b"a", b'{"x":1}'), Event(b"", b"x\ny"), Event(b"b", b"z"), Event(b"", b"tail")]
@@ -66,3 +69,15 @@ NAMED = [Event(b"a", b"1"), Event(b"", b"2"), Event(b"", b" 3"), Event(b"b", b"4
 def test_events_as_most_servers_write_them_are_read_like_all_others(order: tuple[int, ...]) -> None:
     read = EventReader().feed(b"".join(PLAIN[at] for at in order))
     assert read == [NAMED[at] for at in order if NAMED[at] is not None]
+
+
+PIECES = st.sampled_from([b"data:", b"data: ", b"event: a", b":", b"x", b"\n", b"\n\n", b"\r\n", b"\r", b"\n\n\n"])
+
+
+@STEADY
+@given(st.lists(PIECES, max_size=12).map(b"".join))
+def test_events_are_read_as_their_borders_and_their_data_say(payload: bytes) -> None:
+    whole = payload + b"\n\n"
+    said = [data for data in map(data_of, split_events(whole)) if data is not None]
+    reader = EventReader()
+    assert [event.data for event in reader.feed(payload) + reader.end()] == said
