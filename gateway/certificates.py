@@ -1,12 +1,19 @@
 """The certificate that the gateway shows its clients, and the authority that theirs must come from.
 
-Owns the context of the TLS listener, and the words for files that are none. It refuses handshakes (`gateway.arrival`).
-Made by `gateway.generation`; `gateway.cli.trial` makes one too, to judge the files.
+Owns the context of the TLS listener, and the words for files that are none. It refuses handshakes (`gateway.arrival`)
+and to read files (`gateway.config.pems` has). Made by `gateway.generation`; `gateway.cli.trial` makes one too, to judge
+the files.
 """
 
 from __future__ import annotations
 
 import ssl
+from typing import Final
+
+from gateway.config.schema import PemFile
+from gateway.pem import paths
+
+NO_FILE: Final = PemFile()
 
 
 class CertificateError(ValueError):
@@ -18,47 +25,36 @@ class CertificateError(ValueError):
         super().__init__(f"server.tls.{key}: {self.text}")
 
 
-def server_context(cert: str, key: str, client_ca: str = "") -> ssl.SSLContext:
+def server_context(cert: PemFile, key: PemFile, client_ca: PemFile = NO_FILE) -> ssl.SSLContext:
     """A context that speaks TLS 1.2 or newer and HTTP/1.1 (ALPN, RFC 7301), and asks for clients' certificates.
 
-    The latter only with *client_ca*, the authorities that may have signed them. Each is the path of a PEM file.
-    Raises `CertificateError`.
+    The latter only with *client_ca*, the authorities that may have signed them. Raises `CertificateError`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # it only costs the server
     context.set_alpn_protocols(["http/1.1"])
-    for name, file in (("cert", cert), ("key", key), ("client_ca", client_ca)):
-        if file:
-            _judge_readable(name, file)
-    try:
-        context.load_cert_chain(cert, key, password=_no_password)
-    except ssl.SSLError as error:
-        raise _judge_pair(cert, key, error) from None
-    if client_ca:
+    with paths(cert, key, client_ca) as (cert_path, key_path, authorities):
         try:
-            context.load_verify_locations(client_ca)
-        except ssl.SSLError:
-            text = "has no certificate in it, expected the authorities, as PEM"
-            raise CertificateError("client_ca", client_ca, text) from None
-        context.verify_mode = ssl.CERT_REQUIRED
+            context.load_cert_chain(cert_path, key_path, password=_no_password)
+        except ssl.SSLError as error:
+            raise _judge_pair(cert, key, error, cert_path) from None
+        if client_ca:
+            try:
+                context.load_verify_locations(authorities)
+            except ssl.SSLError:
+                text = "has no certificate in it, expected the authorities, as PEM"
+                raise CertificateError("client_ca", client_ca, text) from None
+            context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
-def _judge_readable(name: str, file: str) -> None:
-    try:
-        with open(file, "rb") as opened:
-            opened.read(1)
-    except OSError as error:
-        raise CertificateError(name, file, f"cannot be read ({error.strerror}), expected a PEM file") from None
-
-
-def _judge_pair(cert: str, key: str, error: ssl.SSLError) -> CertificateError:
-    """Which of the two files is at fault: OpenSSL does not say."""
+def _judge_pair(cert: str, key: str, error: ssl.SSLError, cert_path: str) -> CertificateError:
+    """Which of the two files is at fault: OpenSSL does not say. *cert_path* is where *cert* is read."""
     if error.reason == "KEY_VALUES_MISMATCH":
         return CertificateError("key", key, f"is not the key of {cert}, expected the one that it was made with")
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cert)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cert_path)
     except ssl.SSLError:
         return CertificateError("cert", cert, "has no certificate in it, expected the server's own one first, as PEM")
     if error.reason:  # a key that is too short, say: OpenSSL's own word for it

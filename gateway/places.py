@@ -1,24 +1,15 @@
 """What makes a peer the same peer from one configuration to the next, and from one answer of the DNS to the next.
 
-Pure but for a look at files. It refuses what is kept by it (`gateway.upstreams`, which makes the places).
+Pure. It refuses what is kept by it (`gateway.upstreams`, which makes the places).
 """
 
 from __future__ import annotations
 
 import base64
-import os
 from hashlib import blake2b
 from typing import NamedTuple
 
 from gateway.config import schema
-
-
-class FileMark(NamedTuple):
-    """Tells a file from what it was before, and from one that took its place. Nanoseconds, bytes."""
-
-    changed: int
-    size: int
-    inode: int
 
 
 class Place(NamedTuple):
@@ -28,8 +19,8 @@ class Place(NamedTuple):
     url: str
     tls: schema.UpstreamTls
     credentials: bytes
-    #: Which files those of *tls* are: a renewed certificate has the path of the former one.
-    files: tuple[FileMark, ...] = ()
+    #: What the files of *tls* say, as digests: a renewed certificate has the path of the former one.
+    files: tuple[bytes, ...] = ()
     #: Where each address of a name is a peer: which one. Empty for a peer that is all that its URL names.
     address: str = ""
 
@@ -44,10 +35,9 @@ class Place(NamedTuple):
         return int.from_bytes(blake2b(repr(self).encode(), digest_size=7).digest(), "little") + 1
 
 
-def marks(tls: schema.UpstreamTls) -> tuple[FileMark, ...]:
-    """The marks of the files that are named. Raises OSError."""
-    found = [os.stat(file) for file in (tls.ca_file, tls.cert, tls.key) if file]
-    return tuple(FileMark(one.st_mtime_ns, one.st_size, one.st_ino) for one in found)
+def contents(tls: schema.UpstreamTls) -> tuple[bytes, ...]:
+    """What the files that are named say."""
+    return tuple(blake2b(file.content, digest_size=16).digest() for file in (tls.ca_file, tls.cert, tls.key) if file)
 
 
 def credentials(auth: schema.UpstreamAuth) -> bytes:

@@ -8,7 +8,6 @@ each configuration.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -19,7 +18,7 @@ from gateway.config.routes import targets_of
 from gateway.observe.counters import Measures
 from gateway.observe.logs import Log
 from gateway.page import Seat
-from gateway.places import Place, credentials, marks
+from gateway.places import Place, contents, credentials
 from gateway.presets import PRESETS, speech_of
 from gateway.routing.balance import BALANCERS, Balancer
 from gateway.routing.breaker import Rules
@@ -291,7 +290,7 @@ class Upstreams:
         lines = speech_of(backend).lines
         http = HttpBackend(backend.name, backend.timeouts.connect, self._config.auth.query_param, lines)
         self.backends.append(http)
-        secret, files = credentials(backend.auth), marks(backend.tls)
+        secret, files = credentials(backend.auth), contents(backend.tls)
         listed = []
         for endpoint in endpoints:
             name = self._name(urls.parse(endpoint.url).host, backend.dns.refresh)
@@ -367,11 +366,11 @@ class Upstreams:
 
     def _pool(self, place: Place, url: urls.Url, options: schema.Pool) -> Pool:
         self.options[place] = options
-        # TLS settings are read from files once: the pool of the name itself, used or not, keeps them for its addresses.
+        # TLS settings are made once: the pool of the name itself, used or not, keeps them for its addresses.
         kin = self._pool(place._replace(address=""), url, options) if place.address else None
         pool = self.pools.get(place) or self._estate.known_pool(place)
         if pool is None:
-            tls = kin.address.tls if kin is not None else _tls(place.tls) if url.scheme == "https" else None
+            tls = kin.address.tls if kin is not None else client_context(place.tls) if url.scheme == "https" else None
             name = self.names.get(url.host.lower()) if kin is None else None
             pool = self._estate.pool(place, Address(place.address or url.host, url.port, tls, url.host), options, name)
         self.pools[place] = pool
@@ -393,10 +392,6 @@ def _endpoint(given: str | schema.Endpoint) -> schema.Endpoint:
 
 def _url(peer: Peer) -> str:
     return peer.url.partition(" ")[0]
-
-
-def _tls(tls: schema.UpstreamTls) -> ssl.SSLContext:
-    return client_context(ca_file=tls.ca_file, cert=tls.cert, key=tls.key, verify=tls.verify)
 
 
 def _names(models: tuple[str | dict[str, str], ...]) -> dict[str, str]:

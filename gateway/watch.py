@@ -9,10 +9,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from gateway.config.files import listed
 from gateway.config.schema import Config
-from gateway.places import FileMark
+
+
+class FileMark(NamedTuple):
+    """Tells a file from what it was before, and from one that took its place. Nanoseconds, bytes."""
+
+    changed: int
+    size: int
+    inode: int
+
 
 #: By the file's name; None: there is no such file, or it may not be looked at.
 Marks = dict[str, FileMark | None]

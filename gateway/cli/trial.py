@@ -55,10 +55,9 @@ def _try_backend(backend: Backend, at: int, report: Report) -> None:
     tls = backend.tls
     if tls.ca_file or tls.cert:
         try:
-            client_context(ca_file=tls.ca_file, cert=tls.cert, key=tls.key, verify=tls.verify)
-        except OSError as error:  # ssl.SSLError is one
-            reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-            report(("backends", at, "tls"), f"names files that cannot be used ({reason}), expected PEM files")
+            client_context(tls)
+        except ssl.SSLError as error:
+            report(("backends", at, "tls"), f"names files that cannot be used ({error.reason}), expected PEM files")
     if backend.protocol != "mock":
         return
     for number, endpoint in enumerate(backend.endpoints):

@@ -6,7 +6,6 @@ tried again. It refuses reading secrets (`secrets`). Called by `load`; each rule
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 from gateway.config.report import FIELD_VALUE, TOKEN, Path, Report, is_text
@@ -97,9 +96,6 @@ def _tls(backend: Backend, path: Path, report: Report) -> None:
     tls = backend.tls
     if bool(tls.cert) != bool(tls.key):
         report(path, "has only one of cert and key, expected both or none")
-    for name, file in (("ca_file", tls.ca_file), ("cert", tls.cert), ("key", tls.key)):
-        if file and backend.enabled and not os.path.isfile(file):
-            report((*path, name), f"is {shown(file)}, which is no file, expected a PEM file")
 
 
 def _models(backend: Backend, path: Path, report: Report) -> None:

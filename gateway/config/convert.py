@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from gateway.config import units
 from gateway.config.faults import Faults, dotted
-from gateway.config.schema import Bytes, Ratio, Seconds, Secret, Section
+from gateway.config.schema import Bytes, PemFile, Ratio, Seconds, Secret, Section
 from gateway.config.shape import (
     REQUIRED,
     bounds,
@@ -106,8 +106,8 @@ def _scalar(raw: object, kind: Any) -> Any:
         except ValueError:
             return _INVALID
         return number if bounds(kind).hold(number) else _INVALID
-    if wanted is Secret and isinstance(raw, str):
-        return Secret(raw)
+    if wanted in (Secret, PemFile) and isinstance(raw, str):
+        return wanted(raw)
     if wanted is None or type(raw) is not wanted:  # type, since a bool is an int too
         return _INVALID
     return raw if not isinstance(raw, int) or bounds(kind).hold(raw) else _INVALID

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from gateway.config import backends, complete, environment, files, quick, routes, rules, secrets, server
+from gateway.config import backends, complete, environment, files, pems, quick, routes, rules, secrets, server
 from gateway.config.assign import assign
 from gateway.config.convert import convert
 from gateway.config.faults import ConfigError, Faults
@@ -28,8 +28,8 @@ def load(
     """The configuration that *paths*, *environ* and *overrides* give together.
 
     A path is a TOML file or a folder of them. An override's name is dotted (`server.port`); None overrides
-    nothing. The result has every key as its SHA-256 and every token as text. A configuration that is sound by itself
-    is handed to *attempt*, which reports what cannot be done with it.
+    nothing. The result has every key as its SHA-256, every token as text, and what PEM files say. A configuration that
+    is sound by itself is handed to *attempt*, which reports what cannot be done with it.
     Raises ConfigError with every fault.
     """
     faults = Faults()
@@ -51,6 +51,7 @@ def load(
     backends.check(config, report)
     routes.check(config, report)
     config = secrets.resolve(config, environ, report)
+    config = pems.resolve(config, report)
     if whole:
         routes.check_whole(config, report)
         rules.check_whole(config, report)

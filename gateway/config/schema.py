@@ -45,6 +45,19 @@ class Secret(str):
         return "'***'" if self else "''"
 
 
+class PemFile(str):
+    """The path of a PEM file. Once loaded it has what the file said then: a worker is started when its time comes, and
+    by then the file may be another one, or none."""
+
+    __slots__ = ("content",)
+    content: bytes
+
+    def __new__(cls, path: str = "", content: bytes = b"") -> PemFile:
+        made = super().__new__(cls, path)
+        made.content = content
+        return made
+
+
 # msgspec allows numeric bounds on its own types only, so a Seconds or Bytes carries its bound as `extra`;
 # `config.convert` reads both.
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -102,9 +115,9 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ServerTls(Section, frozen=True):
     """What clients are shown. It is spoken where `cert` is set."""
 
-    cert: str = ""
-    key: str = ""
-    client_ca: str = ""
+    cert: PemFile = PemFile()
+    key: PemFile = PemFile()
+    client_ca: PemFile = PemFile()
     handshake_timeout: Wait = Seconds(10)
     max_handshakes: Count = 256
 
@@ -167,9 +180,9 @@ class UpstreamAuth(Section, frozen=True):
 
 
 class UpstreamTls(Section, frozen=True):
-    ca_file: str = ""
-    cert: str = ""
-    key: str = ""
+    ca_file: PemFile = PemFile()
+    cert: PemFile = PemFile()
+    key: PemFile = PemFile()
     verify: bool = True
 
 

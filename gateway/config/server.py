@@ -7,7 +7,6 @@ which is judged by who can connect (`rules`), and what is in the files of [serve
 
 from __future__ import annotations
 
-import os
 import re
 from ipaddress import ip_network
 from typing import Final
@@ -60,6 +59,3 @@ def _tls(tls: ServerTls, report: Report) -> None:
         report(path, "has only one of cert and key, expected both or none")
     elif tls.client_ca and not tls.cert:
         report((*path, "client_ca"), "is set without cert and key, expected all three")
-    for name, file in (("cert", tls.cert), ("key", tls.key), ("client_ca", tls.client_ca)):
-        if file and not os.path.isfile(file):
-            report((*path, name), f"is {shown(file)}, which is no file, expected a PEM file")

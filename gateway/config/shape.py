@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, 
 import msgspec
 
 from gateway.config import units
-from gateway.config.schema import Bytes, Ratio, Seconds, Secret, Section
+from gateway.config.schema import Bytes, PemFile, Ratio, Seconds, Secret, Section
 from gateway.config.text import one_of
 
 #: The default of a field that must be given.
@@ -101,10 +101,10 @@ def words_of(kind: Any) -> tuple[str, ...]:
 
 
 def scalar_of(kind: Any) -> type | None:
-    """str, Secret, bool, int, Seconds, Bytes or Ratio, where *kind* takes one."""
+    """One of `_SCALARS`, where *kind* takes one."""
     for choice in choices(kind):
-        if choice in (str, Secret, bool, int, Seconds, Bytes, Ratio):
-            return choice  # type: ignore[no-any-return] # one of the seven
+        if choice in _SCALARS:
+            return choice  # type: ignore[no-any-return] # a key of the dict
     return None
 
 
@@ -136,6 +136,7 @@ def described(kind: Any) -> str:
 _SCALARS: Final[dict[type, str]] = {
     str: "text",
     Secret: "text",
+    PemFile: "text",
     bool: "true or false",
     int: "an integer",
     Seconds: units.DURATION,

@@ -214,7 +214,7 @@ def test_addresses_share_the_tls_settings_of_their_name_which_are_read_once(
     adopt(estate, config(tmp_path, "https://x.test:1", more=more))
     resolve(estate, begun, x=("10.0.0.1",))
     made = adopt(estate, config(tmp_path, "https://x.test:1", more=more))
-    monkeypatch.setattr(upstreams, "client_context", lambda **more: pytest.fail("files were read again"))
+    monkeypatch.setattr(upstreams, "client_context", lambda tls: pytest.fail("files were read again"))
     resolve(estate, begun, x=("10.0.0.1", "10.0.0.2"))
     found = [pool.address for place, pool in made.pools.items() if place.url.startswith("https")]
     assert sorted(one.host for one in found) == ["10.0.0.1", "10.0.0.2", "x.test"]

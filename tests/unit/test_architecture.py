@@ -28,7 +28,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("protocols.openai",),
     ("protocols.anthropic", "protocols.ollama", "protocols.tgi"),
     # values
-    ("gateway.errors", "gateway.clock", "gateway.config.schema", "gateway.certificates"),
+    ("gateway.errors", "gateway.clock", "gateway.config.schema"),
+    ("gateway.pem",),
+    ("gateway.certificates",),
     ("gateway.page", "gateway.deathsig", "gateway.memory"),
     ("gateway.call",),
     # what is counted and written; what is configured

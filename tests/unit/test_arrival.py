@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from gateway.arrival import Arrival, Arrivals, Stage, Terms
 from gateway.certificates import server_context
 from gateway.clock import NEVER
+from gateway.config.pems import read
 from tests.unit.in_process import InProcess, Socket, Transport, running
 from tests.wire import tls
 
@@ -25,7 +26,7 @@ def arrivals_of(max_handshakes: int) -> Iterator[Arrivals]:
 
     with running() as runner:
         gateway = runner.run(made())
-        terms = Terms(server_context(tls.LISTENER["cert"], tls.LISTENER["key"]), None, 5.0, max_handshakes)
+        terms = Terms(server_context(read(tls.LISTENER["cert"]), read(tls.LISTENER["key"])), None, 5.0, max_handshakes)
         yield Arrivals(gateway.gateway.clients, gateway.gateway.measures.connections_failed, terms)
         runner.run(gateway.close())
 

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from gateway.clock import Clock
+from gateway.config.pems import read
+from gateway.config.schema import UpstreamTls
 from gateway.secure import secure
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.pool import Address, Pool
@@ -88,7 +90,7 @@ async def connect(peer: Peer) -> Reader:
     reader = Reader()
     loop = asyncio.get_running_loop()
     tcp, _ = await loop.create_connection(asyncio.Protocol, "127.0.0.1", peer.port)
-    await secure(tcp, reader, client_context(ca_file=tls.CA), server_name="127.0.0.1")
+    await secure(tcp, reader, client_context(UpstreamTls(ca_file=read(tls.CA))), server_name="127.0.0.1")
     return reader
 
 
@@ -216,7 +218,7 @@ async def left(pool: Pool) -> None:
 STORIES = [
     (cancelled_as_it_connected, None),
     (cancelled_at_once, None),
-    (cancelled_in_its_handshake, client_context()),
+    (cancelled_in_its_handshake, client_context(UpstreamTls())),
     (given_up, None),
     (left, None),
 ]

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from gateway.config.pems import read
+from gateway.config.schema import UpstreamTls
 from gateway.downstream import HELD_LIMIT
 from gateway.secure import secure
 from gateway.sockets import FLOOD_READ, Departures
@@ -153,7 +155,9 @@ def test_the_loop_reads_a_flooding_socket_once_in_a_turn(over_tls: bool) -> None
         ours.setblocking(False)
         if over_tls:
             tcp, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
-            await secure(tcp, house.upstream, client_context(ca_file=tls.CA), server_name="127.0.0.1")
+            await secure(
+                tcp, house.upstream, client_context(UpstreamTls(ca_file=read(tls.CA))), server_name="127.0.0.1"
+            )
         else:
             await loop.create_connection(lambda: house.upstream, sock=ours)
         assert house.pool.give(house.upstream)

@@ -264,10 +264,14 @@ def test_a_renewed_file_makes_a_new_pool_and_one_that_stayed_does_not(
     for name in files.values():
         shutil.copy(tls.CERTS / name, tmp_path / name)
     lines = ", ".join(f'{key} = "{tmp_path / name}"' for key, name in files.items())
-    told = config(tmp_path, backend("a", "https://a:1", "https://a:2", more=f"tls = {{ {lines} }}"))
-    before = list(adopt(estate, told).pools.values())
-    assert list(adopt(estate, told).pools.values()) == before
-    shutil.copy(tmp_path / files[renewed], tmp_path / "new")
-    os.replace(tmp_path / "new", tmp_path / files[renewed])
-    after = list(adopt(estate, told).pools.values())
+
+    def pools() -> list[Pool]:
+        told = config(tmp_path, backend("a", "https://a:1", "https://a:2", more=f"tls = {{ {lines} }}"))
+        return list(adopt(estate, told).pools.values())
+
+    before = pools()
+    assert pools() == before
+    with (tmp_path / files[renewed]).open("a") as file:
+        file.write("# another one\n")
+    after = pools()
     assert len(after) == 2 and not {*after} & {*before}

@@ -9,12 +9,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.wire import answers, tls
 from tests.wire.accepted import Gate
 from tests.wire.client import KEY, Incomplete, chat_request
 from tests.wire.process import Configuration, Gateway, Metrics, to_toml, wait_until
 from tests.wire.stage import Stage, backend, configuration, merge
-from tests.wire.test_workers import held_stream, owner, streams
+from tests.wire.test_workers import GONE, held_stream, owner, streams
 
 CHAT = "/v1/chat/completions"
 VERDICTS = ('"msg":"reloaded"', '"msg":"the configuration is refused')
@@ -260,3 +262,32 @@ def test_a_worker_that_does_not_take_a_configuration_over_is_named_and_replaced(
     os.kill(stopped, signal.SIGCONT)  # it learns that it was told to leave
     wait_until(lambda: len(gateway.workers) == 2 and stopped not in gateway.workers, "it leaves")
     assert other in gateway.workers
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_a_successor_shows_certificates_whose_files_are_gone(stage: Stage, tmp_path: Path, reloaded: bool) -> None:
+    """To clients and to upstreams; it serves what the files said when the configuration was read."""
+    names = ("server.pem", "server.key", "ca.pem", "client.pem", "client.key")
+    cert, key, authority, own, own_key = (str(shutil.copy(tls.CERTS / name, tmp_path)) for name in names)
+    upstream = stage.upstream(tls=tls.server(ask_client=True))
+    fields = {"ca_file": authority, "cert": own, "key": own_key}
+    listener = {"cert": cert, "key": key, "client_ca": authority}
+    config = configuration(backend(upstream, tls=fields), server={"workers": 2, "tls": listener})
+    gateway = stage.gateway(config)
+    if reloaded:
+        reload(gateway, merge(config, {"server": {"pre_stop": "1ms"}}))
+    for file in (cert, key, authority, own, own_key):
+        Path(file).unlink()
+    former = set(gateway.workers)
+    for pid in former:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(set(gateway.workers) - former) == 2, "there are others")
+    wait_until(lambda: answers_calls(gateway), "a successor serves")
+    assert gateway.ask("POST", CHAT, chat_request()).status == 200
+
+
+def answers_calls(gateway: Gateway) -> bool:
+    try:
+        return gateway.ask("GET", "/health/live").status == 200
+    except GONE:
+        return False
