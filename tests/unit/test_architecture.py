@@ -22,7 +22,7 @@ OURS = ("gateway", "protocols")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # pure wire, then vocabularies
-    ("protocols.pieces",),
+    ("protocols.pieces", "protocols.prometheus"),
     ("protocols.http1", "protocols.sse", "protocols.ndjson", "protocols.multipart", "protocols.proxy_protocol"),
     ("protocols.dialect",),
     ("protocols.openai",),
