@@ -1,11 +1,9 @@
 """Active health checks: peers are asked whether they are well, beside the calls and at no cost in tokens.
 
-Owns the `Prober`: who of the host's workers asks, when, and what an answer means. It refuses what becomes of a verdict
-(`gateway.routing.breaker`: how many in a row count, and which circuits they open and close). One Prober is made per
-worker by `gateway.upstreams`; it gets a `Check` for each peer of the configuration in force.
-
-Only the lowest worker that serves and whose loop turns asks; what it learns stands in the page, so the next one goes on
-where it ended. Each question has a connection of its own, which no call ever gets, and counts as no call.
+Owns the `Prober`: when it asks, and what an answer means. It refuses which worker asks (`turn`) and what becomes of a
+verdict (`gateway.routing.breaker`: how many in a row count, and which circuits they open and close). One Prober is made
+per worker by `gateway.upstreams`; it gets a `Check` for each peer of the configuration in force. Each question has a
+connection of its own, which no call ever gets, and counts as no call.
 
 What an answer means: any 2xx, the peer is well. On a path that the operator chose, anything else: it is not. On a
 protocol's default path every answer below 500, and 501, says that somebody is there: clouds refuse or lack that path.
@@ -20,16 +18,15 @@ from collections.abc import Iterable
 from random import random, uniform
 from typing import Final, NamedTuple
 
-from gateway.clock import STALL, Clock, monotonic_ns
-from gateway.page import BEAT, SERVING, STATE, Seat
+from gateway.clock import STALL, Clock
+from gateway.page import Seat
 from gateway.routing.circuits import now_ms
 from gateway.routing.host import Hearsay
 from gateway.routing.peer import PeerState
 from gateway.upstream.http import Target
 from gateway.upstream.inquiry import InquiryError, knock
+from gateway.upstream.turn import is_ours
 
-#: Nanoseconds without a sweep after which a worker's loop is taken to hang: the next one asks in its place.
-_HUNG: Final = 1_000_000_000
 #: Each wait is longer or shorter by up to this part of it.
 _JITTER: Final = 0.2
 #: A peer that is out, or may soon be, is asked so many times as often, but not within a second.
@@ -96,7 +93,7 @@ class Prober:
         """Ask those that are due."""
         if not self._checks:
             return
-        if not self._is_next():
+        if not is_ours(self._seat):
             for check in self._checks.values():
                 check.due = 0.0
             return
@@ -106,15 +103,6 @@ class Prober:
                 check.due = now + random() * self._wait(check)
             elif now >= check.due and check.task is None:
                 check.task = asyncio.get_running_loop().create_task(self._ask(check))
-
-    def _is_next(self) -> bool:
-        """Whether no lower worker asks."""
-        own = self._seat.row
-        now = monotonic_ns()
-        for row in self._seat.page.rows[1 : own.number]:
-            if row.cells[STATE] == SERVING and now - row.cells[BEAT] < _HUNG:
-                return False
-        return own.cells[STATE] == SERVING
 
     def _wait(self, check: Check) -> float:
         """Seconds between two questions: fewer while the peer is out, or about to be."""

@@ -14,7 +14,7 @@ from gateway.page import BEAT, LEAVING, PID, SERVING, STATE, Page, Seat
 from gateway.routing import circuits, peer
 from gateway.routing.circuits import Board, PeerCircuit
 from gateway.routing.peer import PeerState, Standing
-from gateway.upstream import health
+from gateway.upstream import health, turn
 from gateway.upstream.health import Prober, Terms
 from gateway.upstream.inquiry import InquiryError
 
@@ -30,7 +30,7 @@ class Peer:
         self.answer: int | InquiryError = 200
         #: What happens while it is asked.
         self.meanwhile = lambda: None
-        for module in (circuits, peer, health):
+        for module in (circuits, peer, turn):
             monkeypatch.setattr(module, "monotonic_ns", lambda: round(self.now * 1e9))
         monkeypatch.setattr(health, "knock", self.knock)
         self.state = PeerState(Standing(), PeerCircuit(Board.of_host(page)))
