@@ -78,7 +78,13 @@ def answer_fault(call: Call, fault: Fault, date: bytes) -> None:
         more = b"www-authenticate: Bearer\r\n"  # RFC 9110 section 15.5.2
     elif kind is Kind.BAD_METHOD:
         more = b"allow: " + b", ".join(call.endpoint.methods) + b"\r\n"
-    answer_whole(call, head, body, date, more)
+    answer_whole(call, head, body, date, more + own_id(call))
+
+
+def own_id(call: Call) -> bytes:
+    """The line that tells the call's id where its clients look for it, in an answer that is the gateway's own."""
+    field = call.endpoint.dialect.id_field
+    return field + b": " + call.id + b"\r\n" if field else b""
 
 
 def _retry_after(wait: float) -> bytes:

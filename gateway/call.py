@@ -99,11 +99,12 @@ class Client(Protocol):
 
 
 class Answer(NamedTuple):
-    """What an operation of the gateway itself says."""
+    """What an operation of the gateway itself says; *lines* are whole lines of its head."""
 
     status: int
     content_type: bytes
     body: bytes
+    lines: bytes = b""
 
 
 #: Answers a call without a backend: health, metrics, models.

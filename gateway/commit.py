@@ -7,7 +7,7 @@ which makes one).
 
 from __future__ import annotations
 
-from gateway.answers import answer_whole, timing
+from gateway.answers import answer_whole, own_id, timing
 from gateway.call import RELAYING, Attempt
 from gateway.clock import Clock
 from gateway.errors import Fault
@@ -62,7 +62,7 @@ class Commits:
         self._commit(attempt, head)
         call.usage = answer.usage
         told = own_head(answer.status, b"application/json", len(answer.body))
-        more = attempt.peer.answer_line + translation.lines + timing(call)
+        more = attempt.peer.answer_line + translation.lines + own_id(call) + timing(call)
         answer_whole(call, told, answer.body, self._clock.date, more)
         return None
 

@@ -26,9 +26,11 @@ from gateway.observe.counters import Counter
 from gateway.routing.endpoints import Body, Endpoint
 from gateway.routing.routes import Routes
 from gateway.settle import Settler
+from protocols.anthropic.dialect import ANTHROPIC
 from protocols.http1.fields import Role, SpecialFields
 from protocols.http1.request import METHODS, TARGET_LIMIT, Request
 from protocols.http1.response import own_head
+from protocols.ollama.dialect import OLLAMA
 
 #: A client's own id is taken if it cannot do harm in a header, a log or a shell.
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -54,15 +56,24 @@ def is_id(given: bytes) -> bool:
 
 
 class Door(NamedTuple):
-    """One path: its endpoint, whether it takes a key, and who answers (None: a backend)."""
+    """One path: its endpoint, whether it takes a key, and who answers (None: a backend).
+
+    *twin*: the door of the same path for clients of Anthropic's API, who all send an anthropic-version.
+    """
 
     endpoint: Endpoint
     open: bool
     operation: Operation | None
+    twin: Door | None = None
 
 
-#: Where calls are counted that came to no door.
+#: Where calls are counted that came to no door, by the dialect that their path belongs to.
 NOWHERE: Final = Endpoint("other", Body.NONE, methods=tuple(sorted(METHODS)))
+_NOWHERE: Final = {
+    b"/v1/messages/": Endpoint("other", Body.NONE, methods=NOWHERE.methods, dialect=ANTHROPIC),
+    b"/api/": Endpoint("other", Body.NONE, methods=NOWHERE.methods, dialect=OLLAMA),
+}
+_VERSION_FIELD: Final = b"anthropic-version:"
 
 
 class Cors(NamedTuple):
@@ -200,7 +211,10 @@ class Front:
         door = self._doors.get(request.path) or self._find_door(request)
         if door is None:
             fault = Fault(Side.CLIENT, Kind.UNKNOWN_PATH, "There is nothing at this path.")
-            return (NOWHERE, None, None, cors, fault)
+            nowhere = (one for prefix, one in _NOWHERE.items() if request.path.startswith(prefix))
+            return (next(nowhere, NOWHERE), None, None, cors, fault)
+        if door.twin is not None and any(_VERSION_FIELD in line for line in request.forward):
+            door = door.twin
         endpoint = door.endpoint
         if request.method == b"OPTIONS" and cors and special[Role.CORS_METHOD] is not None:
             return (endpoint, self._preflight, None, cors, None)
@@ -303,7 +317,7 @@ class Front:
 
     def _answer(self, call: Call, answer: Answer) -> None:
         head = own_head(answer.status, answer.content_type, len(answer.body))
-        answer_whole(call, head, answer.body, self._clock.date)
+        answer_whole(call, head, answer.body, self._clock.date, answer.lines)
         self._end(call)
         call.client.answered()
 

@@ -24,7 +24,11 @@ from gateway.front import Cors, Door, Front, Keys
 from gateway.routing.endpoints import INFERENCE, Body, Endpoint
 from gateway.routing.routes import Routes
 from gateway.upstreams import Upstreams
+from protocols.anthropic.dialect import ANTHROPIC
+from protocols.dialect import Dialect
 from protocols.http1.fields import FieldTable
+from protocols.ollama.dialect import OLLAMA
+from protocols.openai.dialect import OPENAI
 
 if TYPE_CHECKING:
     from gateway.build import Gateway
@@ -105,7 +109,6 @@ def _doors(
         "/v1/health": health.health,
         "/health/live": health.live,
         "/health/ready": health.ready,
-        "/v1/models": models.list,
         "/v1/circuit-breakers": Breakers(routes).list,
     }
     if config.metrics.enabled:
@@ -114,8 +117,15 @@ def _doors(
     def is_open(path: str) -> bool:
         return any(fnmatchcase(path, pattern) for pattern in config.auth.bypass_paths)
 
+    def door(path: str, operation: Operation, dialect: Dialect = OPENAI, twin: Door | None = None) -> Door:
+        endpoint = Endpoint(path, Body.NONE, methods=_GET, dialect=dialect)
+        return Door(endpoint, is_open(path.replace("{id}", "x")), operation, twin)
+
     doors = {endpoint.path.encode(): Door(endpoint, is_open(endpoint.path), None) for endpoint in INFERENCE}
     for path, operation in operations.items():
-        doors[path.encode()] = Door(Endpoint(path, Body.NONE, methods=_GET), is_open(path), operation)
-    one = Endpoint("/v1/models/{id}", Body.NONE, methods=_GET)
-    return doors, [(b"/v1/models/", Door(one, is_open("/v1/models/x"), models.one))]
+        doors[path.encode()] = door(path, operation)
+    doors[b"/v1/models"] = door("/v1/models", models.list, twin=door("/v1/models", models.page, ANTHROPIC))
+    doors[b"/api/tags"] = door("/api/tags", models.tags, OLLAMA)
+    doors[b"/api/version"] = door("/api/version", models.version, OLLAMA)
+    one = door("/v1/models/{id}", models.one, twin=door("/v1/models/{id}", models.one_of_page, ANTHROPIC))
+    return doors, [(b"/v1/models/", one)]

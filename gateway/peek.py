@@ -23,7 +23,7 @@ def read_json(call: Call) -> Fault | None:
         call.model = model_of(fields)
     except BodyError as error:
         return Fault(Side.CLIENT, Kind.BAD_MODEL, str(error), param="model")
-    if "stream" in fields:
+    if "stream" in fields and not (call.endpoint.streams and bytes(fields["stream"]) == b"null"):
         try:
             call.stream = wants_stream(fields)
         except BodyError as error:

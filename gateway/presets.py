@@ -12,14 +12,29 @@ from typing import Final, NamedTuple
 from gateway.config import schema
 from gateway.routing.endpoints import INFERENCE
 from gateway.routing.speech import SideMaker, Speech
+from protocols.anthropic.backend_side import MessagesBackend
+from protocols.anthropic.models import parse_models as parse_anthropic_models
 from protocols.dialect import Task, Terms
+from protocols.ollama import chat_backend, completion_backend, embeddings_backend
+from protocols.ollama.models import parse_models as parse_tags
 from protocols.openai.backend import ChatBackend, CompletionBackend, EmbeddingsBackend
 from protocols.openai.models import parse_models
+from protocols.tgi import chat as tgi_chat
+from protocols.tgi import completion as tgi_completion
 
 _OPENAI_SIDES: Final[Mapping[Task, SideMaker]] = {
     Task.CHAT: ChatBackend,
     Task.COMPLETION: CompletionBackend,
     Task.EMBEDDINGS: EmbeddingsBackend,
+}
+_OLLAMA_SIDES: Final[Mapping[Task, SideMaker]] = {
+    Task.CHAT: chat_backend.ChatBackend,
+    Task.COMPLETION: completion_backend.CompletionBackend,
+    Task.EMBEDDINGS: embeddings_backend.EmbeddingsBackend,
+}
+_TGI_SIDES: Final[Mapping[Task, SideMaker]] = {
+    Task.CHAT: tgi_chat.ChatBackend,
+    Task.COMPLETION: tgi_completion.CompletionBackend,
 }
 #: Doors of OpenAI's API.
 _CHAT, _COMPLETIONS, _EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
@@ -30,6 +45,7 @@ _OPENAI: Final = (
     *(*_IMAGES, *_AUDIO),
 )
 _COUNT: Final = "/v1/messages/count_tokens"
+_OLLAMA: Final = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
 
 #: What `capabilities` may say, where it is another word for the same.
 _SAME: Final = {"generate": "completion", "generate_stream": "completion"}
@@ -58,6 +74,11 @@ PRESETS: Final[Mapping[str, Preset]] = {
     "vllm": Preset((*_OPENAI, _COUNT), health="/health"),
     "llamacpp": Preset((_CHAT, _COMPLETIONS, _EMBEDDINGS, "/v1/rerank", _COUNT), health="/health"),
     "sglang": Preset((_CHAT, _COMPLETIONS, _EMBEDDINGS, "/v1/rerank"), health="/health"),
+    "tgi": Preset((), _TGI_SIDES, health="/health", busy=(424,)),
+    "anthropic": Preset(
+        ("/v1/messages", _COUNT), {Task.CHAT: MessagesBackend}, parse_models=parse_anthropic_models, busy=(529,)
+    ),
+    "ollama": Preset(_OLLAMA, _OLLAMA_SIDES, health="/api/version", models="/api/tags", parse_models=parse_tags),
     "mock": Preset(_OPENAI),
 }
 

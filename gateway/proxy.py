@@ -381,7 +381,7 @@ class Proxy:
     def _answer(self, call: Call, answer: Answer) -> None:
         """Answer what no backend is needed for."""
         head = own_head(answer.status, answer.content_type, len(answer.body))
-        answer_whole(call, head, answer.body, self._clock.date)
+        answer_whole(call, head, answer.body, self._clock.date, answer.lines)
         self._settle(call)
         call.client.answered()
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.answers import answer_head
+from gateway.answers import answer_head, own_id
 from gateway.call import Call
 from gateway.clock import Clock
 from gateway.errors import Fault, Kind, Side
 from protocols import sse
 from protocols.http1.framing import LAST_CHUNK, chunk
 from protocols.http1.response import ResponseHead, own_head
-from protocols.openai.dialect import OPENAI
 from protocols.openai.ends import breaks_off, says_done
 from protocols.openai.usage import USAGE_KEY, USAGE_NULL, USAGE_WINDOW, usage_of_chunk
 
@@ -102,7 +101,7 @@ class EarlyHead:
         self._chunked = call.client.chunked
         head = own_head(200, call.endpoint.dialect.stream_type, None)
         call.status = 200
-        call.client.begin(stream_head(call, head, clock.date, b"") + self._framed(COMMENT))
+        call.client.begin(stream_head(call, head, clock.date, own_id(call)) + self._framed(COMMENT))
 
     def beat(self) -> None:
         self._call.client.send(self._framed(COMMENT))
@@ -184,7 +183,7 @@ class EventSink:
     def start(self, head: ResponseHead, payload: bytes, more: bytes, *, begun: bool) -> None:
         """Send the head and the first events in one write. *begun*: the head was sent early."""
         self._open_ended = not head.chunked and head.length is None
-        self._said_end = not self._open_ended
+        self._said_end = not self._open_ended and not self._dialect.always_ends
         events = self._whole_events(payload)
         framed = self._framed(events) if events else b""
         if not begun:
@@ -252,8 +251,8 @@ class EventSink:
             return not self._said_end and not self._dialect.says_end(self._tail)
         peer = self._call.peer
         last = self._before + self._last + self._tail
-        if self._dialect is not OPENAI:
-            return not self._dialect.says_end(last)
+        if self._dialect.always_ends:
+            return not self._said_end and not self._dialect.says_end(last)
         if peer is None or not self._call.endpoint.streams_usage:
             return False
         if says_done(last):

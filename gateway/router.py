@@ -21,9 +21,11 @@ from gateway.routing.routes import Routes, why_not_served
 from gateway.settle import Settler
 from gateway.translation import read_body, translate, unsupported
 from protocols import sse
-from protocols.dialect import Unmappable
+from protocols.dialect import Dropped, Unmappable
 from protocols.openai.body import ask_for_usage
 
+#: Said of what no backend has counted.
+ESTIMATED: Final = b"x-token-count: estimated\r\n"
 _JSON: Final = Body.JSON
 _FORM: Final = Body.FORM
 
@@ -78,7 +80,9 @@ class Router:
             return None
         try:
             if endpoint.count is not None and endpoint in speech.able:
-                return Answer(200, b"application/json", endpoint.count(read_body(call)))
+                return Answer(
+                    200, b"application/json", endpoint.count(read_body(call), Dropped(lenient=True)), ESTIMATED
+                )
             if endpoint.client is None or endpoint not in speech.able:
                 return unsupported(call)
             if call.translation is None:

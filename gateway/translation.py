@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from gateway.answers import own_id
 from gateway.call import Attempt, Call
 from gateway.clock import Clock
 from gateway.errors import Fault, Kind, Retry, Side
@@ -116,7 +117,7 @@ class Translation:
         """Nobody is asked any more: what the client asked need not be kept."""
         self.client.hub = {}
         if self._side is not None:
-            self._side.hub = {}
+            self._side.forget()
 
     @property
     def lines(self) -> bytes:
@@ -273,7 +274,9 @@ class TranslatingSink:
         framed = self._framed(said) if said and not isinstance(said, Fault) else b""
         if not begun:
             head = own_head(200, call.endpoint.dialect.stream_type, None)
-            self._client.begin(stream_head(call, head, self._clock.date, more + self._translation.lines) + framed)
+            self._client.begin(
+                stream_head(call, head, self._clock.date, more + self._translation.lines + own_id(call)) + framed
+            )
         elif framed:
             self._client.send(framed)
         if isinstance(said, Fault):

@@ -144,11 +144,11 @@ class BackendSide(Protocol):
     `BackendSide(hub, stream, id, created, terms, dropped)`, with *id* and *created* as above. Raises `Unmappable`.
     """
 
-    #: The request, for `ask`; let go of once nobody is to be asked any more.
-    hub: JsonObject
-
     def ask(self, model: str) -> Ask:
         """The request, for *model* as the backend calls it."""
+
+    def forget(self) -> None:
+        """Nobody is to be asked any more: let go of the request, which may be large where the answer is long."""
 
     def answer(self, body: bytes) -> JsonObject:
         """A whole answer in the hub's words. Raises `Malformed`."""
@@ -179,7 +179,7 @@ class Dialect(NamedTuple):
     *usage_key*: stands in every part of a stream that tells usage. *usage_of_event*: the usage after one part's data,
     given what was known before it. *is_opening*: whether a part's data is one that an answer begins with; what comes
     before it (a ping) proves nothing. *says_end*: whether some of a stream's last bytes say that it is over, well or
-    not. *frame_error*: an error as a part of a stream, given its data.
+    not; *always_ends*: every stream that is whole says so. *frame_error*: an error as a part of a stream, by its data.
     """
 
     name: str
@@ -191,6 +191,9 @@ class Dialect(NamedTuple):
     carries_error: Callable[[bytes], bool]
     is_opening: Callable[[bytes], bool]
     says_end: Callable[[bytes], bool]
+    always_ends: bool
     usage_key: bytes
     usage_of_event: Callable[[bytes, Usage | None], Usage | None]
     usage_of_answer: Callable[[bytes], Usage | None]
+    #: The header field in which its clients look for the request's id, beside x-request-id; empty: there alone.
+    id_field: bytes = b""

@@ -105,6 +105,7 @@ NativePath = Literal[
     "/api/chat",
     "/api/generate",
     "/api/embed",
+    "/api/embeddings",
 ]
 
 

@@ -9,9 +9,19 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
+from protocols.anthropic.client import MessagesClient
+from protocols.anthropic.count import count_body
+from protocols.anthropic.dialect import ANTHROPIC
 from protocols.dialect import ClientSide, Dialect, Dropped, JsonObject
+from protocols.ollama import chat_client as ollama_chat
+from protocols.ollama import embed_client as ollama_embed
+from protocols.ollama import generate_client as ollama_generate
+from protocols.ollama.dialect import OLLAMA
+from protocols.ollama.stream import STREAM_DEFAULT
 from protocols.openai.client import ChatClient, CompletionClient, EmbeddingsClient
 from protocols.openai.dialect import OPENAI
+from protocols.openai.responses.client import ResponsesClient
+from protocols.openai.responses.dialect import RESPONSES
 
 
 class Body(Enum):
@@ -60,7 +70,7 @@ class Endpoint:
         dialect: Dialect = OPENAI,
         capability: str = "",
         client: ClientMaker | None = None,
-        count: Callable[[JsonObject], bytes] | None = None,
+        count: Callable[[JsonObject, Dropped], bytes] | None = None,
     ) -> None:
         self.path = path
         self.body = body
@@ -91,7 +101,7 @@ INFERENCE: Final = (
     Endpoint("/v1/chat/completions", repeatable=True, streams_usage=True, capability="chat", client=ChatClient),
     Endpoint("/v1/completions", repeatable=True, streams_usage=True, capability="completion", client=CompletionClient),
     Endpoint("/v1/embeddings", repeatable=True, capability="embeddings", client=EmbeddingsClient),
-    Endpoint("/v1/responses", capability="chat"),
+    Endpoint("/v1/responses", dialect=RESPONSES, capability="chat", client=ResponsesClient),
     Endpoint("/v1/moderations", repeatable=True, capability="moderations"),
     Endpoint("/v1/rerank", repeatable=True, capability="rerank"),
     Endpoint("/v1/images/generations", repeatable=True, media=True, capability="images"),
@@ -100,4 +110,30 @@ INFERENCE: Final = (
     Endpoint("/v1/audio/speech", capability="audio"),
     Endpoint("/v1/audio/transcriptions", Body.FORM, media=True, capability="audio"),
     Endpoint("/v1/audio/translations", Body.FORM, media=True, capability="audio"),
+    Endpoint("/v1/messages", repeatable=True, dialect=ANTHROPIC, capability="chat", client=MessagesClient),
+    Endpoint("/v1/messages/count_tokens", repeatable=True, dialect=ANTHROPIC, capability="chat", count=count_body),
+    Endpoint(
+        "/api/chat",
+        repeatable=True,
+        streams=STREAM_DEFAULT,
+        dialect=OLLAMA,
+        capability="chat",
+        client=ollama_chat.ChatClient,
+    ),
+    Endpoint(
+        "/api/generate",
+        repeatable=True,
+        streams=STREAM_DEFAULT,
+        dialect=OLLAMA,
+        capability="chat",
+        client=ollama_generate.GenerateClient,
+    ),
+    Endpoint("/api/embed", repeatable=True, dialect=OLLAMA, capability="embeddings", client=ollama_embed.EmbedClient),
+    Endpoint(
+        "/api/embeddings",
+        repeatable=True,
+        dialect=OLLAMA,
+        capability="embeddings",
+        client=ollama_embed.EmbeddingsClient,
+    ),
 )

@@ -48,6 +48,9 @@ class MessagesBackend:
             fields["output_config"] = {"effort": effort, **fields.get("output_config", {})}
         return Ask(b"/v1/messages", _encode(fields), self._lines)
 
+    def forget(self) -> None:
+        self._fields = {}
+
     def answer(self, body: bytes) -> JsonObject:
         return hub_answer(body, self._id, self._created)
 

@@ -29,7 +29,9 @@ ANTHROPIC: Final = Dialect(
     carries_error=carries_error,
     is_opening=is_opening,
     says_end=says_end,
+    always_ends=True,
     usage_key=USAGE_KEY,
     usage_of_event=usage_of_event,
     usage_of_answer=usage_of_answer,
+    id_field=b"request-id",
 )

@@ -133,6 +133,9 @@ class ChatBackend:
     def ask(self, model: str) -> Ask:
         return Ask(b"/api/chat", b'{"model":' + encode(model) + b"," + self._body[1:])
 
+    def forget(self) -> None:
+        self._body = b""
+
     def error(self, status: int, body: bytes) -> ErrorObject:
         return read_error(status, body)
 

@@ -11,8 +11,9 @@ from typing import Annotated, Final
 
 import msgspec
 
+from protocols.dialect import Usage
 from protocols.ollama.errors import is_error
-from protocols.openai.usage import USAGE_WINDOW, Usage
+from protocols.openai.usage import USAGE_WINDOW
 
 #: /api/chat and /api/generate stream where `stream` is absent or null. (/api/embed and /api/embeddings never do.)
 STREAM_DEFAULT: Final = True

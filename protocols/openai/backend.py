@@ -57,6 +57,10 @@ class _TextBackend:
             body.pop("stream_options", None)  # OpenAI allows it for streams only
         return Ask(self._path, _write(body))
 
+    def forget(self) -> None:
+        """See `BackendSide`."""
+        self.hub = {}
+
     def answer(self, body: bytes) -> JsonObject:
         """See `BackendSide`."""
         heard = read_answer(body)
@@ -246,6 +250,10 @@ class EmbeddingsBackend:
         body = {**self.hub, "model": model}
         body.pop("encoding_format", None)
         return Ask(Task.EMBEDDINGS.value.encode(), _write(body))
+
+    def forget(self) -> None:
+        """See `BackendSide`."""
+        self.hub = {}
 
     def answer(self, body: bytes) -> JsonObject:
         """See `BackendSide`."""

@@ -41,6 +41,7 @@ OPENAI: Final = Dialect(
     carries_error=carries_error,
     is_opening=_is_opening,
     says_end=says_end,
+    always_ends=False,
     usage_key=USAGE_KEY,
     usage_of_event=_usage_of_event,
     usage_of_answer=usage_of_answer,

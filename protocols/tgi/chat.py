@@ -143,6 +143,9 @@ class ChatBackend(EventStream):
         self._base["model"] = model
         return Ask(b"/v1/chat/completions", b'{"model":%s,%s' % (encode(model), self._fields))
 
+    def forget(self) -> None:
+        self._fields = b""
+
     def answer(self, body: bytes) -> JsonObject:
         """A whole answer. Raises `Malformed`."""
         try:

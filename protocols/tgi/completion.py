@@ -144,6 +144,11 @@ class CompletionBackend(EventStream):
         body = b'{"inputs":%s,"parameters":{%s%s}' % (self._inputs, adapter, self._parameters)
         return Ask(b"/generate_stream" if self._stream else b"/generate", body)
 
+    def forget(self) -> None:
+        self._inputs = self._parameters = b""
+        if not self._echo:
+            self._prompt = ""
+
     def answer(self, body: bytes) -> JsonObject:
         """A whole answer as a completion. Raises `Malformed`."""
         try:
