@@ -18,8 +18,9 @@ from protocols.anthropic.client_arguments import Arguments
 from protocols.dialect import JsonObject
 from protocols.pieces import PARTIAL_LIMIT, Malformed
 
-#: Tool calls in one answer: each leaves a few hundred bytes behind. The most that vendors document is 128.
-CALLS_LIMIT: Final = 1024
+#: What a block and a piece of text cost beside their characters, in bytes: many small ones are no way around a bound.
+BLOCK_COST: Final = 512
+PIECE_COST: Final = 64
 
 
 class Kind(Enum):
@@ -76,7 +77,18 @@ class MessageStream:
     """
 
     __slots__ = (
-        *("_calls", "_calls_made", "_finish", "_held", "_index", "_is_refusal", "_is_started", "_model", "_open"),
+        *(
+            "_calls",
+            "_calls_made",
+            "_calls_size",
+            "_finish",
+            "_held",
+            "_index",
+            "_is_refusal",
+            "_is_started",
+            "_model",
+            "_open",
+        ),
         *("_out", "_sequence", "_shows_thinking", "_id", "_usage", "_waiting"),
     )
 
@@ -94,6 +106,8 @@ class MessageStream:
         #: The hub's index of a call -> its block.
         self._calls: dict[int, _Block] = {}
         self._calls_made = 0
+        #: Bytes that calls leave behind for as long as the stream lasts.
+        self._calls_size = 0
         # how it ends
         self._is_started = False
         self._finish: str | None = None
@@ -215,13 +229,13 @@ class MessageStream:
             if thought["thinking"]:
                 self._add(_THINKING, thought["thinking"])
             if thought["signature"]:
-                self._hold(thought["signature"])
+                self._hold(PIECE_COST + len(thought["signature"]))
                 last = self._last_of(_THINKING)
                 last.signature = thought["signature"]
                 last.is_over = True
 
     def _add_redacted(self, data: str) -> None:
-        self._hold(data)
+        self._hold(PIECE_COST + len(data))
         block = _Block(_REDACTED)
         block.pieces.append(data)
         block.is_over = True
@@ -252,17 +266,18 @@ class MessageStream:
                 self._advance()
 
     def _new_call(self, index: int, id: str, name: str) -> _Block:
-        if self._calls_made >= CALLS_LIMIT:
-            raise Malformed(f"the answer has more than {CALLS_LIMIT} tool calls")
+        self._calls_size += BLOCK_COST + len(id) + len(name)
+        if self._calls_size > PARTIAL_LIMIT:
+            raise Malformed("the answer has too many tool calls, or too long names of them")
         block = self._calls[index] = _Block(_TOOL, id or call_id(self._id, self._calls_made), name)
         self._calls_made += 1
-        self._hold(block.id + name)
         self._append(block)
         return block
 
     # The order of the blocks.
 
     def _append(self, block: _Block) -> None:
+        self._hold(BLOCK_COST)
         self._waiting.append(block)
         self._advance()
 
@@ -271,13 +286,13 @@ class MessageStream:
         if block is self._open:
             self._out.append(events.delta(_DELTAS[block.kind], self._index, text))
             return
-        self._hold(text)
+        self._hold(PIECE_COST + len(text))
         block.pieces.append(text)
 
-    def _hold(self, text: str) -> None:
-        self._held += len(text)
+    def _hold(self, size: int) -> None:
+        self._held += size
         if self._held > PARTIAL_LIMIT:
-            raise Malformed(f"more than {PARTIAL_LIMIT} characters wait for a block that does not end")
+            raise Malformed(f"more than {PARTIAL_LIMIT} bytes wait for a block that does not end")
 
     def _advance(self) -> None:
         """Open the blocks that wait, as far as those before them are over."""

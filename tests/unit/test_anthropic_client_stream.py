@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protocols.anthropic.client import MessagesClient
 from protocols.anthropic.client_arguments import Arguments
-from protocols.anthropic.client_stream import CALLS_LIMIT
+from protocols.anthropic.client_stream import BLOCK_COST
 from protocols.dialect import Dropped, ErrorObject, JsonObject
 from protocols.pieces import PARTIAL_LIMIT, Malformed
 from protocols.sse import EventReader
@@ -47,6 +47,11 @@ def events_of(payload: bytes) -> list[JsonObject]:
 def play(*chunks: JsonObject, **fields: Any) -> list[JsonObject]:
     side = client(**fields)
     return events_of(b"".join([side.feed(one) for one in chunks]) + side.end())
+
+
+def feed_all(side: MessagesClient, chunks: list[JsonObject]) -> None:
+    for one in chunks:
+        side.feed(one)
 
 
 def told(events: list[JsonObject]) -> list[Any]:
@@ -343,6 +348,23 @@ def test_what_waits_is_bounded() -> None:
         side.feed(tool(1, piece))
 
 
+@pytest.mark.parametrize(
+    "small",
+    [
+        [tool(1, "1")],
+        [chunk(content="a"), chunk(reasoning_content="b")],
+        [chunk(thinking_blocks=[{"type": "redacted_thinking", "data": "d"}])],
+    ],
+    ids=["pieces", "blocks", "hidden blocks"],
+)
+def test_many_small_things_that_wait_are_bounded_by_what_they_cost(small: list[JsonObject]) -> None:
+    side = client()
+    side.feed(tool(0, "{", "c1", "f"))
+    side.feed(tool(1, '{"a":', "c2", "g"))
+    with pytest.raises(Malformed, match="wait"):
+        feed_all(side, small * (PARTIAL_LIMIT // 64 // len(small)))
+
+
 def test_arguments_that_never_end_hold_nothing() -> None:
     side = client()
     side.feed(tool(0, '{"a":"', "c1", "f"))
@@ -353,10 +375,16 @@ def test_arguments_that_never_end_hold_nothing() -> None:
 
 def test_calls_without_end_are_refused() -> None:
     side = client()
-    for index in range(CALLS_LIMIT):
-        side.feed(tool(index, "{}", f"c{index}", "f"))
     with pytest.raises(Malformed, match="tool calls"):
-        side.feed(tool(CALLS_LIMIT, "{}", "x", "f"))
+        feed_all(side, [tool(index, "{}", f"c{index}", "f") for index in range(PARTIAL_LIMIT // BLOCK_COST)])
+    with pytest.raises(Malformed, match="tool calls"):
+        client().feed(tool(0, "{}", "c", "f" * PARTIAL_LIMIT))
+
+
+def test_a_signature_that_was_told_does_not_count_any_more() -> None:
+    signed = {"type": "thinking", "thinking": "", "signature": "s" * (PARTIAL_LIMIT // 3)}
+    events = play(*[chunk(thinking_blocks=[signed]) for _ in range(9)])
+    assert len(told(events)) == 9
 
 
 @pytest.mark.parametrize(

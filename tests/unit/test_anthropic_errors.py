@@ -108,6 +108,12 @@ def test_an_error_is_read_whatever_it_is(status: int, body: bytes, error: ErrorO
     assert read_error(status, body) == error
 
 
+def test_a_long_code_is_cut() -> None:
+    code = read_error(500, of("api_error", details={"error_code": "x" * 100_000})).code
+    assert code is not None
+    assert len(code) == MESSAGE_LIMIT
+
+
 def test_a_long_message_is_cut() -> None:
     assert len(read_error(500, of("api_error", "x" * 100_000)).message) == MESSAGE_LIMIT
 
