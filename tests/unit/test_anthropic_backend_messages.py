@@ -48,6 +48,7 @@ def test_empty_texts_are_left_out_and_so_are_messages_without_any_other() -> Non
         {"role": "assistant", "content": "", "tool_calls": [call()]},
         {"role": "tool", "tool_call_id": "c1", "content": ""},
         {"role": "user", "content": ""},
+        {"role": "user", "content": " \n"},
     )
     assert said == [
         {"role": "user", "content": text("a")},
