@@ -250,6 +250,19 @@ def test_pings_and_what_is_not_known_are_passed_over() -> None:
     assert read(*mixed, *hidden, *unknown, *known[4:], *unknown) == read(*known)
 
 
+@pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
+def test_each_transcribed_stream_is_the_hubs_chunks(path: Path) -> None:
+    assert chunks_of(path.read_bytes(), 1)[0] == json.loads(path.with_suffix(".chunks.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "path", sorted(DATA.glob("backend_*.answer.json")), ids=lambda path: path.name.partition(".")[0]
+)
+def test_each_transcribed_message_is_the_hubs_answer(path: Path) -> None:
+    wanted = path.with_name(path.name.replace(".answer.", ".completion."))
+    assert side().answer(path.read_bytes()) == json.loads(wanted.read_bytes())
+
+
 @pytest.mark.parametrize("name", ["text", "tools", "thinking", "refusal"])
 def test_a_stream_becomes_the_same_chunks_wherever_it_is_cut(name: str) -> None:
     payload = (DATA / f"backend_{name}.stream").read_bytes()
