@@ -6,6 +6,7 @@ sends none), and where images go. It refuses everything beside `messages`. Sourc
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict, deque
 from typing import Any, Final
 
 from protocols.dialect import Dropped, JsonObject, Unmappable
@@ -32,8 +33,10 @@ class _History:
 
     def __init__(self, dropped: Dropped) -> None:
         self._dropped = dropped
-        #: Ids and names of the calls without a result, in their order.
-        self._open: list[tuple[str, str]] = []
+        #: The names of the calls without a result by their ids, in their order; the ids by the names, some of them
+        #: answered meanwhile. A client may send thousands of either, so nothing is searched.
+        self._open: OrderedDict[str, str] = OrderedDict()
+        self._named: defaultdict[str, deque[str]] = defaultdict(deque)
         self._calls = 0
 
     def message(self, value: Any, param: str) -> JsonObject:
@@ -71,7 +74,8 @@ class _History:
         # The same at each turn of a conversation, so that caches of prompts see the same prompt.
         id = fields.optional_text(call.get("id"), f"{param}.id") or f"call_{self._calls}"
         self._calls += 1
-        self._open.append((id, name))
+        self._open[id] = name
+        self._named[name].append(id)
         return {
             "id": id,
             "type": "function",
@@ -82,14 +86,25 @@ class _History:
         """The id of the call that a tool's message answers: by id, else by name, else the first that is open."""
         id = fields.optional_text(message.get("tool_call_id"), f"{param}.tool_call_id")
         name = fields.optional_text(message.get("tool_name"), f"{param}.tool_name")
-        for place, (call, called) in enumerate(self._open):
-            if call == id if id else (not name or called == name):
-                del self._open[place]
-                return call
         if id:
+            self._open.pop(id, None)
             return id
+        found = self._first_named(name) if name else self._first()
+        if found is not None:
+            return found
         field = f"{param}.tool_name" if name else param
         raise Unmappable(f"'{field}' answers no tool call of the messages before it", field)
+
+    def _first(self) -> str | None:
+        return self._open.popitem(last=False)[0] if self._open else None
+
+    def _first_named(self, name: str) -> str | None:
+        waiting = self._named.get(name)
+        while waiting:
+            id = waiting.popleft()
+            if self._open.pop(id, None) is not None:
+                return id
+        return None
 
 
 def with_images(content: str, value: Any, param: str) -> str | list[JsonObject]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from protocols.dialect import Broken, JsonObject
 from protocols.ndjson import LineReader
@@ -46,7 +47,7 @@ class Reply(msgspec.Struct, gc=False):
     prompt_eval_count: _Count | None = None
     eval_count: _Count | None = None
     logprobs: list[Any] | None = None
-    error: msgspec.Raw = msgspec.Raw(b"null")
+    error: msgspec.Raw | msgspec.UnsetType = UNSET
 
 
 _decode: Final = msgspec.json.Decoder(Reply).decode
@@ -64,7 +65,7 @@ def _read(data: bytes) -> Reply:
 def read_answer(body: bytes) -> Reply:
     """A whole answer. Raises `Malformed`, also for one that is not done or is an error with a good status."""
     reply = _read(body)
-    if is_error(reply.error):
+    if reply.error is not UNSET and is_error(reply.error):
         raise Malformed("an answer is an error although its status says otherwise")
     if not reply.done:
         raise Malformed("an answer does not say that it is done")
@@ -144,7 +145,7 @@ class Replies:
         if self._done:
             raise Malformed("a stream goes on after it was done")
         reply = _read(line)
-        if is_error(reply.error):
+        if reply.error is not UNSET and is_error(reply.error):
             raise Broken(read_error(500, line))
         self._done = reply.done
         return self._tell(reply)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -240,8 +241,8 @@ def test_what_the_hub_says_of_any_shape_is_told_or_malformed(found: list[Any]) -
     ):
         side = client(path, {"model": "m"} | given_, stream=True)
         for answer in found:
-            quietly(lambda answer=answer, side=side: side.feed(answer))  # type: ignore[misc]  # bound as defaults
-            quietly(lambda answer=answer, side=side: side.answer(answer))  # type: ignore[misc]
+            quietly(partial(side.feed, answer))
+            quietly(partial(side.answer, answer))
         quietly(side.end)
 
 
@@ -271,7 +272,7 @@ def test_what_a_server_says_of_any_shape_is_told_malformed_or_broken(found: list
     ):
         side = backend(path, {"model": "m"} | hub, stream=True)
         data = b"\n".join(found)
-        quietly(lambda side=side, data=data: side.answer(data))  # type: ignore[misc]
+        quietly(partial(side.answer, data))
         half = len(data) // 2
         one = told(backend(path, {"model": "m"} | hub, stream=True), data)
         two = told(backend(path, {"model": "m"} | hub, stream=True), data[:half], data[half:])
