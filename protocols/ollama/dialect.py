@@ -37,7 +37,7 @@ OLLAMA: Final = Dialect(
     is_opening=_is_opening,
     says_end=says_end,
     always_ends=True,
-    usage_key=b'"eval_count"',
+    usage_key=b'eval_count"',  # the end of both: one that is 0 is left out
     usage_of_event=_usage_of_line,
     usage_of_answer=usage_of_answer,
 )

@@ -12,6 +12,7 @@ from ollama import ListResponse, ResponseError
 
 from protocols.dialect import ErrorObject
 from protocols.ollama import models, stream
+from protocols.ollama.dialect import OLLAMA
 from protocols.ollama.errors import MESSAGE_LIMIT, error_body, error_line, read_error
 from protocols.ollama.moments import rfc3339
 from protocols.openai.usage import USAGE_WINDOW, Usage
@@ -77,6 +78,17 @@ def test_only_the_last_line_of_a_transcript_ends_it_and_counts(name: str) -> Non
     counted = "eval_count" in last
     expected = Usage(last.get("prompt_eval_count", 0), last["eval_count"]) if counted else None
     assert stream.usage_of_line(lines[-1]) == expected
+
+
+@pytest.mark.parametrize(
+    "counts", [b'"prompt_eval_count":3', b'"eval_count":4', b'"prompt_eval_count":3,"eval_count":4']
+)
+def test_a_line_that_counts_has_the_key_that_a_relay_looks_for(counts: bytes) -> None:
+    line = b'{"done":true,' + counts + b"}"
+    assert OLLAMA.usage_key in line
+    found = OLLAMA.usage_of_event(line, None)
+    assert found is not None
+    assert found == stream.usage_of_line(line)
 
 
 def test_usage_is_found_in_answers_small_and_large() -> None:
