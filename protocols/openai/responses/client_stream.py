@@ -265,9 +265,13 @@ def _encoded(value: Any) -> bytes:
 def _list(value: Any) -> list[JsonObject]:
     if not value:
         return []
-    if type(value) is not list or not all(type(one) is dict for one in value):
-        raise Malformed("a list of the stream is none of objects")
-    return value
+    if type(value) is list:
+        for one in value:
+            if type(one) is not dict:
+                break
+        else:
+            return value
+    raise Malformed("a list of the stream is none of objects")
 
 
 def _object(value: Any) -> JsonObject:
