@@ -337,6 +337,18 @@ def test_what_an_assistant_says_and_calls_in_one_turn_is_one_message() -> None:
     assert messages(call("a"), call("b"), said, output("a"), output("b")) == [turn, *results]
 
 
+def test_what_is_said_before_and_behind_calls_stays_before_their_results() -> None:
+    said = [{"role": "assistant", "content": "One."}, call("a"), {"role": "assistant", "content": "Two."}, output("a")]
+    turn, result = messages(*said)
+    assert turn["content"] == [{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}]
+    assert result["role"] == "tool"
+
+
+def test_thoughts_before_a_result_are_not_those_of_a_later_turn() -> None:
+    thought = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]}
+    assert "reasoning_content" not in messages(call("a"), thought, output("a"), call("b"))[2]
+
+
 def test_calls_one_after_the_other_are_turns_of_their_own() -> None:
     found = messages(call("a"), output("a"), call("b"), output("b"), {"role": "assistant", "content": "Done."})
     assert [one["role"] for one in found] == ["assistant", "tool", "assistant", "tool", "assistant"]

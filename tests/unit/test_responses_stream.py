@@ -177,6 +177,15 @@ def test_a_refusal_has_events_of_its_own() -> None:
     assert [part["type"] for part in both["output"][0]["content"]] == ["output_text", "refusal", "output_text"]
 
 
+def test_each_part_of_a_text_has_its_own_logprobs() -> None:
+    def said(token: str) -> Any:
+        return chunk({"content": token}, logprobs={"content": [{"token": token, "logprob": -1.0}]})
+
+    chunks = [said("a"), chunk({"refusal": "No."}), said("b")]
+    parts = check(stream_of(chunks, open_client(stream=True, top_logprobs=1)))["output"][0]["content"]
+    assert [[one["token"] for one in part.get("logprobs", ())] for part in parts] == [["a"], [], ["b"]]
+
+
 def test_thoughts_keep_their_signatures_each_with_its_own_words() -> None:
     def signed(signature: str) -> Any:
         return chunk({"thinking_blocks": [{"type": "thinking", "thinking": "", "signature": signature}]})
