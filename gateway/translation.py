@@ -269,9 +269,9 @@ class TranslatingSink:
     def start(self, more: bytes, *, begun: bool) -> None:
         """Send the head and what was heard in one write. *begun*: the head was sent early."""
         call = self._call
-        said = self._say(self._heard)
+        said, fault = self._say(self._heard)
         self._heard = []
-        framed = self._framed(said) if said and not isinstance(said, Fault) else b""
+        framed = self._framed(said) if said else b""
         if not begun:
             head = own_head(200, call.endpoint.dialect.stream_type, None)
             self._client.begin(
@@ -279,41 +279,42 @@ class TranslatingSink:
             )
         elif framed:
             self._client.send(framed)
-        if isinstance(said, Fault):
-            self._attempt.steps.spoiled(self._attempt, said)
+        if fault is not None:
+            self._attempt.steps.spoiled(self._attempt, fault)
 
     def feed(self, payload: bytes, framed: bytes | None = None) -> None:
         self.at_last = self._clock.now
         heard = self._translation.hear(payload)
-        said = heard if isinstance(heard, Fault) else self._say(heard)
-        if isinstance(said, Fault):
-            self._attempt.steps.spoiled(self._attempt, said)
-        elif said:
+        said, fault = (b"", heard) if isinstance(heard, Fault) else self._say(heard)
+        if said:
             self._client.send(self._framed(said))
+        if fault is not None:
+            self._attempt.steps.spoiled(self._attempt, fault)
 
-    def _say(self, chunks: list[JsonObject]) -> bytes | Fault:
-        """*chunks* in the client's dialect, counted."""
+    def _say(self, chunks: list[JsonObject]) -> tuple[bytes, Fault | None]:
+        """*chunks* in the client's dialect, counted, as far as they can be said; and why no further."""
         call = self._call
         feed = self._translation.client.feed
         said = b""
+        fault = None
         try:
             for piece in chunks:
                 if "usage" in piece:
                     call.usage = usage_of(piece) or call.usage
                 said += feed(piece)
         except Malformed as error:
-            return _malformed(error)
+            fault = _malformed(error)
         if said:
             call.chunks += 1
             call.bytes_out += len(said)
-        return said
+        return said, fault
 
     def flaw(self) -> Fault | None:
         """What is wrong with the stream's end, if it ended before it said so in its dialect."""
         if self._end is None:
             heard = self._translation.hear_end()
-            said = heard if isinstance(heard, Fault) else self._say(heard)
-            self._end = said if isinstance(said, Fault) else self._last_words(said)
+            said, fault = (b"", heard) if isinstance(heard, Fault) else self._say(heard)
+            self._end = fault or self._last_words(said)
         return self._end if isinstance(self._end, Fault) else None
 
     def _last_words(self, said: bytes) -> bytes | Fault:
