@@ -1,7 +1,7 @@
-"""`python -m bench overhead` and `python -m bench faults`.
+"""`python -m bench overhead`, `python -m bench translated` and `python -m bench faults`.
 
 Owns the signals and the exit status: 0, 1 where the run is void or a fault was found, 2 where the arguments are
-wrong, 130 after Ctrl-C. It refuses everything else (`options`, `overhead`, `faults`).
+wrong, 130 after Ctrl-C. It refuses everything else (`options`, `overhead`, `translated`, `faults`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import signal
 import sys
 
+from bench import translated
 from bench.faults import run as faults
 from bench.faults.options import FaultOptions
 from bench.options import parse
 from bench.overhead import run
 from bench.processes import Broken
+from bench.translated import TranslatedOptions
 
 
 def _leave(signum: int, frame: object) -> None:
@@ -29,7 +31,10 @@ def main() -> int:
     try:
         if isinstance(options, FaultOptions):
             return 0 if faults.run(options).good else 1
-        run(options)
+        if isinstance(options, TranslatedOptions):
+            translated.run(options)
+        else:
+            run(options)
     except Broken as error:
         print(f"bench: the run is void: {error}", file=sys.stderr)
         return 1

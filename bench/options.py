@@ -1,7 +1,7 @@
 """The command line of the benchmark as a value.
 
-Owns the commands, and the arguments of `overhead`, their defaults and their bounds. It refuses to act on them
-(`overhead`, `faults.run`). Called by `bench.__main__`.
+Owns the commands, and the arguments of `overhead` and `translated`, their defaults and their bounds. It refuses to act
+on them (`overhead`, `translated`, `faults.run`). Called by `bench.__main__`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from bench.faults import options as faults
 from bench.faults.options import FaultOptions
 from bench.scenarios import SCENARIOS
 from bench.targets import NAMES, is_target
+from bench.translated import TranslatedOptions
 
 #: Seconds of the window where only the working of things is tried.
 QUICK_S = 0.3
@@ -33,16 +34,35 @@ class Options(msgspec.Struct, frozen=True):
     json: str = ""
 
 
-def parse(argv: Sequence[str]) -> Options | FaultOptions:
+def parse(argv: Sequence[str]) -> Options | FaultOptions | TranslatedOptions:
     """The options that *argv* gives; SystemExit with a usage line where it is wrong."""
     parser = argparse.ArgumentParser(prog="python -m bench")
     commands = parser.add_subparsers(dest="command", required=True)
     overhead = commands.add_parser("overhead", help="CPU per request and per relayed chunk, beside nginx")
     ledger = commands.add_parser("faults", help="evil upstreams and evil clients, and what the gateway makes of them")
     faults.add(ledger)
+    translated = commands.add_parser("translated", help="CPU per chunk that is said in another dialect")
+    _add_translated(translated)
     _add(overhead)
     given = parser.parse_args(argv)
-    return faults.read(given, ledger) if given.command == "faults" else _read(given, overhead)
+    if given.command == "faults":
+        return faults.read(given, ledger)
+    return _read(given, overhead) if given.command == "overhead" else _read_translated(given, translated)
+
+
+def _add_translated(translated: argparse.ArgumentParser) -> None:
+    default = TranslatedOptions()
+    add = translated.add_argument
+    add("--streams", type=int, default=default.streams, help="at once (%(default)s)")
+    add("--period-ms", type=int, default=default.period_ms, help="between two chunks of a stream (%(default)s)")
+    add("--rounds", type=int, default=default.rounds, help="interleaved rounds (%(default)s)")
+    add("--duration", type=float, default=default.duration, help="seconds of each window (%(default)s)")
+
+
+def _read_translated(given: argparse.Namespace, translated: argparse.ArgumentParser) -> TranslatedOptions:
+    if min(given.streams, given.period_ms, given.rounds) < 1 or given.duration <= 0:
+        translated.error("--streams, --period-ms, --rounds, --duration: expected more than 0")
+    return TranslatedOptions(given.streams, given.period_ms, given.rounds, given.duration)
 
 
 def _add(overhead: argparse.ArgumentParser) -> None:

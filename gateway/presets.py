@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from gateway.config import schema
+from gateway.config.urls import parse
 from gateway.routing.endpoints import INFERENCE
 from gateway.routing.speech import SideMaker, Speech
 from protocols.anthropic.backend_side import MessagesBackend
@@ -93,9 +94,19 @@ def speech_of(backend: schema.Backend) -> Speech:
         native=frozenset(door for door in able if door.path in listed),
         able=able,
         sides=preset.sides,
-        terms=Terms(api_version=backend.api_version, max_tokens=backend.max_tokens),
+        terms=Terms(
+            api_version=backend.api_version,
+            max_tokens=backend.max_tokens,
+            says_max_tokens=not all(map(_is_openai, backend.endpoints)),
+        ),
         lines=_lines(backend),
     )
+
+
+def _is_openai(endpoint: str | schema.Endpoint) -> bool:
+    """Whether it is OpenAI's own, or Azure's: they know no former words."""
+    host = parse(endpoint if isinstance(endpoint, str) else endpoint.url).host
+    return host.endswith((".openai.com", ".azure.com"))
 
 
 def _words(backend: schema.Backend) -> Iterable[str]:

@@ -102,6 +102,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     api_version: str = "2023-06-01"
     max_tokens: int = 4096
+    #: Chats are bounded by OpenAI's former word, which most compatible servers know alone and its own models refuse.
+    says_max_tokens: bool = False
 
 
 class Ask(NamedTuple):

@@ -87,6 +87,10 @@ class EventReader:
 
     def feed(self, payload: bytes) -> list[Event]:
         """The events that *payload* completes; comments and events without data are left out. Raises `Malformed`."""
+        if not self._last and len(payload) <= self._limit:
+            plain = _PLAIN.fullmatch(payload)
+            if plain is not None:  # the usual read: one event, as most servers write it
+                return [Event(plain[1] or b"", plain[2])]
         border = last_border(self._last + payload) - len(self._last)
         if border <= 0:
             self._hold(payload)

@@ -178,10 +178,21 @@ class ChatBackend(_TextBackend):
     _path = Task.CHAT.value.encode()
 
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
-        super().__init__(
-            {**hub, "messages": [_plain(message) for message in hub["messages"]]}, stream, id, created, terms, dropped
-        )
+        asked = {**hub, "messages": [_plain(message) for message in hub["messages"]]}
+        if terms.says_max_tokens and "max_completion_tokens" in asked:
+            asked["max_tokens"] = asked.pop("max_completion_tokens")
+        super().__init__(asked, stream, id, created, terms, dropped)
         self._calls: dict[int, Calls] = {}
+
+    def _piece_of(self, choice: Any) -> JsonObject:
+        delta = choice.get("delta")
+        get = choice.get
+        is_text = delta and len(delta) == 1 and delta.get("content") is not None  # the usual chunk
+        if is_text and get("finish_reason") is None and get("logprobs") is None and get("stop_reason") is None:
+            index = get("index") or 0
+            self._finished[index] = False
+            return {"index": index, "delta": delta, "finish_reason": None}
+        return super()._piece_of(choice)
 
     def _say(self, index: int, choice: Any, piece: JsonObject) -> None:
         delta = tidy_message(choice.get("delta") or {})
