@@ -24,7 +24,7 @@ _KNOWN: Final = frozenset({"model", "input", "encoding_format", "dimensions", "u
 
 class _Answer(msgspec.Struct):
     embeddings: list[list[float]]
-    prompt_eval_count: Annotated[int, msgspec.Meta(ge=0)] = 0
+    prompt_eval_count: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
 
 
 _decode: Final = msgspec.json.Decoder(_Answer).decode

@@ -8,7 +8,7 @@ refuses the hub's words (`chat_backend`, `completion_backend`). Source: `api.Cha
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, TypedDict
 
 import msgspec
 from msgspec import UNSET
@@ -18,7 +18,19 @@ from protocols.ndjson import LineReader
 from protocols.ollama.errors import is_error, read_error
 from protocols.pieces import Malformed
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+#: Larger ones are counted by nobody, and some writers of JSON refuse them.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Byte = Annotated[int, msgspec.Meta(ge=0, lt=256)]
+
+
+class _Token(TypedDict, total=False):
+    token: str
+    logprob: float
+    bytes: list[_Byte] | None
+
+
+class _Logprob(_Token, total=False):
+    top_logprobs: list[_Token] | None
 
 
 class Function(msgspec.Struct, gc=False):
@@ -46,7 +58,7 @@ class Reply(msgspec.Struct, gc=False):
     done_reason: str | None = None
     prompt_eval_count: _Count | None = None
     eval_count: _Count | None = None
-    logprobs: list[Any] | None = None
+    logprobs: list[_Logprob] | None = None
     error: msgspec.Raw | msgspec.UnsetType = UNSET
 
 
