@@ -146,8 +146,9 @@ class EmbeddingsClient:
         model = answer.get("model") or self.hub.get("model") or ""
         return orjson.dumps({"object": "list", "data": data, "model": model, "usage": usage})
 
-    def _encode(self, embedding: list[float]) -> list[float] | str:
-        return write_vector(embedding) if self._base64 else embedding
+    def _encode(self, embedding: list[float] | str) -> list[float] | str:
+        """A backend may have heard that base64 was asked for."""
+        return write_vector(embedding) if self._base64 and not isinstance(embedding, str) else embedding
 
     def feed(self, chunk: JsonObject) -> bytes:
         """Nothing: there are no chunks."""

@@ -1,26 +1,39 @@
-"""Every side of every dialect, their transcripts, and what two ways of saying the same must have in common.
+"""Every side of every dialect, and their transcripts.
 
-Owns the table of adapters: a new one is one line in `BACKENDS` or `CLIENTS`. The rules are in test_conformance_*.py;
-what hypothesis draws is in `drawn`. A transcript is a file of tests/data/DIALECT: NAME.request.json as a client sends
-it, NAME.answer.json and NAME.stream as a backend answers, NAME.STATUS.json an error. NAME begins with the adapter's
-prefix. An answer and a stream of one name say the same. A stream whose name ends with _broken ends with an error.
+Owns the table of adapters: a new one is one line in `BACKENDS` or `CLIENTS`. The rules are in test_conformance_*.py,
+what hypothesis draws in `drawn`, what is compared in `meanings`.
+
+A transcript is a file of tests/data/DIALECT: NAME.request.json as a client sends it, NAME.answer.json and NAME.stream
+as a backend answers, NAME.STATUS.json an error. NAME begins with the adapter's prefix. An answer and a stream of one
+name say the same. A stream that ends with an error has one of `BROKEN` in its name. NAME.hub.json is the hub's request
+that is answered, where it is not made from NAME.request.json.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from protocols.anthropic.backend_side import MessagesBackend
+from protocols.anthropic.client import MessagesClient
 from protocols.dialect import BackendSide, ClientSide, Dropped, JsonObject, Task, Terms
+from protocols.ollama import chat_backend, chat_client, completion_backend, embed_client, embeddings_backend
+from protocols.ollama.generate_client import GenerateClient
 from protocols.openai.backend import ChatBackend, CompletionBackend, EmbeddingsBackend
 from protocols.openai.client import ChatClient, CompletionClient, EmbeddingsClient
+from protocols.openai.responses.client import ResponsesClient
 from protocols.sse import split_events
+from protocols.tgi import chat as tgi_chat
+from protocols.tgi import completion as tgi_completion
 
+#: Words in the names of streams that end with an error.
+BROKEN = {"broken", "error", "overloaded"}
 DATA = Path(__file__).parents[1] / "data"
 ID = "0123456789abcdef"
 CREATED = 1_700_000_000
@@ -57,8 +70,8 @@ class Wire:
     arguments: tuple[bytes, bytes] | None
     #: What begins a part that does not end.
     begun: bytes
-    #: What is only where a stream was complete.
-    done: bytes
+    #: What is only where a stream was complete: one of these.
+    done: tuple[bytes, ...]
 
 
 def _events(*payloads: Any) -> bytes:
@@ -71,6 +84,15 @@ def _openai_call(**call: Any) -> JsonObject:
 
 PIECE = "x" * 4000
 
+
+def _named(payload: JsonObject) -> bytes:
+    return b"event: " + payload["type"].encode() + b"\n" + _events(payload)
+
+
+def split_lines(payload: bytes) -> list[bytes]:
+    return payload.splitlines(keepends=True)
+
+
 WIRES = {
     "openai": Wire(
         split_events,
@@ -80,7 +102,59 @@ WIRES = {
             _events(_openai_call(function={"arguments": PIECE})),
         ),
         b'data: {"choices":[{"index":0,"delta":{"content":"',
-        b"[DONE]",
+        (b"[DONE]",),
+    ),
+    "anthropic": Wire(
+        split_events,
+        b"event: error\n" + _events({"type": "error", "error": {"type": "api_error", "message": "Out of order."}}),
+        (
+            _named(
+                {
+                    "type": "message_start",
+                    "message": {
+                        "id": "m",
+                        "role": "assistant",
+                        "content": [],
+                        "usage": {"input_tokens": 1, "output_tokens": 1},
+                    },
+                }
+            )
+            + _named(
+                {
+                    "type": "content_block_start",
+                    "index": 0,
+                    "content_block": {"type": "tool_use", "id": "c", "name": "f", "input": {}},
+                }
+            ),
+            _named(
+                {
+                    "type": "content_block_delta",
+                    "index": 0,
+                    "delta": {"type": "input_json_delta", "partial_json": PIECE},
+                }
+            ),
+        ),
+        b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"text":"',
+        (b'"message_stop"',),
+    ),
+    "ollama": Wire(split_lines, b'{"error":"Out of order."}\n', None, b'{"message":{"content":"', (b'"done":true',)),
+    "responses": Wire(split_events, b"", None, b"", (b'"response.completed"', b'"response.incomplete"')),
+    "tgi chat": Wire(
+        split_events,
+        b'data: {"error":{"message":"Out of order.","http_status_code":424}}\n\n',
+        (
+            _events(_openai_call(id="c", function={"name": "f", "arguments": ""})),
+            _events(_openai_call(function={"arguments": PIECE})),
+        ),
+        b'data: {"choices":[{"index":0,"delta":{"content":"',
+        (),
+    ),
+    "tgi": Wire(
+        split_events,
+        b'data:{"error":"Out of order.","error_type":"generation"}\n\n',
+        None,
+        b'data:{"token":{"text":"',
+        (),
     ),
 }
 
@@ -94,7 +168,7 @@ class Backend:
     dialect: str
     prefix: str
     client: Callable[..., ClientSide] | None = None
-    #: The dialect of its streams, where that is another one's.
+    #: What its streams look like, where its dialect has several ways.
     wire: str = ""
     streams: bool = True
 
@@ -106,8 +180,9 @@ class Backend:
         return WIRES[self.wire or self.dialect]
 
     @property
-    def tells_calls(self) -> bool:
-        return self.task is Task.CHAT
+    def endless(self) -> tuple[bytes, bytes] | None:
+        """The opening of a tool call, and a piece of its arguments, where it hears any."""
+        return self.written.arguments if self.task is Task.CHAT else None
 
 
 @dataclass(frozen=True)
@@ -122,14 +197,18 @@ class Client:
     fields: JsonObject
     backend: Callable[..., BackendSide] | None = None
     has: Has = Has()
+    #: Fields of a request that it can say, by their names in the hub.
+    says: frozenset[str] = frozenset()
+    #: What its backends are asked where the hub's request asks for nothing.
+    fills: JsonObject = field(default_factory=dict)
     streams: bool = True
 
     def open(self, fields: JsonObject | None = None, stream: bool = True, lenient: bool = True) -> ClientSide:
         return self.side(fields or self.fields, stream, ID, CREATED, Dropped(lenient))
 
-    def reader(self, stream: bool = True) -> BackendSide:
+    def reader(self, hub: JsonObject | None = None, stream: bool = True) -> BackendSide:
         assert self.backend is not None
-        return self.backend(HUBS[self.task], stream, ID, CREATED, Terms(), Dropped(lenient=True))
+        return self.backend(hub or HUBS[self.task], stream, ID, CREATED, Terms(), Dropped(lenient=False))
 
     @property
     def written(self) -> Wire:
@@ -142,11 +221,42 @@ BACKENDS = {
     "openai embeddings": Backend(
         EmbeddingsBackend, Task.EMBEDDINGS, "openai", "embeddings", EmbeddingsClient, streams=False
     ),
+    "anthropic messages": Backend(MessagesBackend, Task.CHAT, "anthropic", "", MessagesClient),
+    "ollama chat": Backend(chat_backend.ChatBackend, Task.CHAT, "ollama", "chat", chat_client.ChatClient),
+    "ollama generate": Backend(
+        completion_backend.CompletionBackend, Task.COMPLETION, "ollama", "generate", GenerateClient
+    ),
+    "ollama embed": Backend(
+        embeddings_backend.EmbeddingsBackend,
+        Task.EMBEDDINGS,
+        "ollama",
+        "embed-",
+        embed_client.EmbedClient,
+        streams=False,
+    ),
+    "tgi chat": Backend(tgi_chat.ChatBackend, Task.CHAT, "tgi", "chat", wire="tgi chat"),
+    "tgi generate": Backend(tgi_completion.CompletionBackend, Task.COMPLETION, "tgi", "generate"),
 }
 
+#: Fields of a request that most dialects can say.
+SAMPLING = frozenset(
+    {
+        *("max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop"),
+        *("frequency_penalty", "presence_penalty"),
+    }
+)
 ASKED = {"stream_options": {"include_usage": True}}
+OLLAMA = Has(choices=False, refusal=False, cached=False, finishes=("stop", "length"))
 CLIENTS = {
-    "openai chat": Client(ChatClient, Task.CHAT, "openai", "chat", {**HUBS[Task.CHAT], **ASKED}, ChatBackend),
+    "openai chat": Client(
+        ChatClient,
+        Task.CHAT,
+        "openai",
+        "chat",
+        {**HUBS[Task.CHAT], **ASKED},
+        ChatBackend,
+        says=SAMPLING | {"tools", "tool_choice", "response_format"},
+    ),
     "openai completion": Client(
         CompletionClient, Task.COMPLETION, "openai", "completion", {**HUBS[Task.COMPLETION], **ASKED}, CompletionBackend
     ),
@@ -159,6 +269,55 @@ CLIENTS = {
         EmbeddingsBackend,
         streams=False,
     ),
+    "anthropic messages": Client(
+        MessagesClient,
+        Task.CHAT,
+        "anthropic",
+        "",
+        {**HUBS[Task.CHAT], "max_tokens": 2000, "thinking": {"type": "enabled", "budget_tokens": 1024}},
+        MessagesBackend,
+        Has(choices=False, refusal=False),
+        frozenset({"max_completion_tokens", "temperature", "top_p", "top_k", "stop", "tools", "tool_choice"}),
+        {"max_completion_tokens": Terms().max_tokens},
+    ),
+    "ollama chat": Client(
+        chat_client.ChatClient,
+        Task.CHAT,
+        "ollama",
+        "chat",
+        HUBS[Task.CHAT],
+        chat_backend.ChatBackend,
+        OLLAMA,
+        SAMPLING | {"tools", "response_format"},
+    ),
+    "ollama generate": Client(GenerateClient, Task.CHAT, "ollama", "generate", {"model": "m", "prompt": "Hi"}),
+    "ollama raw generate": Client(
+        GenerateClient,
+        Task.COMPLETION,
+        "ollama",
+        "generate-raw",
+        {"model": "m", "prompt": "Hi", "raw": True},
+        completion_backend.CompletionBackend,
+        OLLAMA,
+    ),
+    "ollama embed": Client(
+        embed_client.EmbedClient,
+        Task.EMBEDDINGS,
+        "ollama",
+        "embed-",
+        {"model": "m", "input": "Hi"},
+        embeddings_backend.EmbeddingsBackend,
+        streams=False,
+    ),
+    "ollama embeddings": Client(
+        embed_client.EmbeddingsClient,
+        Task.EMBEDDINGS,
+        "ollama",
+        "embeddings",
+        {"model": "m", "prompt": "Hi"},
+        streams=False,
+    ),
+    "responses": Client(ResponsesClient, Task.CHAT, "responses", "responses", {"model": "m", "input": "Hi"}),
 }
 
 every_backend = pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
@@ -195,7 +354,7 @@ class Transcript:
 
     @property
     def broken(self) -> bool:
-        return self.name.endswith("_broken")
+        return not BROKEN.isdisjoint(re.split("[-_]", self.name))
 
     def sibling(self, kind: str) -> Transcript | None:
         path = self.path.with_name(f"{self.name}.{kind}")
@@ -204,7 +363,7 @@ class Transcript:
 
 def transcripts(adapter: Backend | Client, kind: str) -> list[Transcript]:
     """What *adapter* has of *kind*: "request.json", "answer.json", "stream"."""
-    return [Transcript(path) for path in sorted((DATA / adapter.dialect).glob(f"{adapter.prefix}_*.{kind}"))]
+    return [Transcript(path) for path in sorted((DATA / adapter.dialect).glob(f"{adapter.prefix}*.{kind}"))]
 
 
 def each(
@@ -229,92 +388,5 @@ def hub_of(backend: Backend, transcript: Transcript) -> JsonObject:
     request = transcript.sibling("request.json")
     if request is None or backend.client is None:
         return HUBS[backend.task]
-    return backend.client(request.json, False, ID, CREATED, Dropped(lenient=True)).hub
-
-
-def heard(side: BackendSide, pieces: Iterable[bytes]) -> list[JsonObject]:
-    """All chunks of the stream that *pieces* are, its end included."""
-    return [chunk for piece in pieces for chunk in side.feed(piece)] + side.end()
-
-
-def said(side: ClientSide, chunks: Iterable[JsonObject]) -> bytes:
-    """The whole stream that *chunks* become."""
-    return b"".join(side.feed(chunk) for chunk in chunks) + side.end()
-
-
-def assembled(chunks: Iterable[JsonObject], ended: bool = True) -> JsonObject:
-    """The whole answer that *chunks* tell. Asserts what every reader of the hub's streams relies on."""
-    choices: dict[int, JsonObject] = {}
-    answer: JsonObject = {}
-    for chunk in chunks:
-        assert isinstance(chunk["choices"], list)
-        if chunk.get("usage") is not None:
-            answer["usage"] = chunk["usage"]
-        for piece in chunk["choices"]:
-            choice = choices.setdefault(piece.get("index", 0), {"message": {}, "text": "", "finish_reason": None})
-            assert choice["finish_reason"] is None, "nothing follows a finish reason"
-            _add(choice, piece)
-    if ended:
-        assert all(choice["finish_reason"] is not None for choice in choices.values()), "a choice without an end"
-    answer["choices"] = [{**choices[index], "index": index} for index in sorted(choices)]
-    return answer
-
-
-def _add(choice: JsonObject, piece: JsonObject) -> None:
-    message = choice["message"]
-    delta = piece.get("delta", {})
-    for name in ("content", "reasoning_content", "refusal"):
-        if delta.get(name):
-            message[name] = message.get(name, "") + delta[name]
-    message.setdefault("thinking_blocks", []).extend(delta.get("thinking_blocks") or ())
-    calls = message.setdefault("tool_calls", [])
-    for call in delta.get("tool_calls") or ():
-        assert 0 <= call["index"] <= len(calls), "calls open in the order of their indexes"
-        if call["index"] == len(calls):
-            assert call["id"] and call["function"]["name"], "a call opens with its id and its name"
-            calls.append({"id": call["id"], "function": {"name": call["function"]["name"], "arguments": ""}})
-        calls[call["index"]]["function"]["arguments"] += call["function"].get("arguments") or ""
-    choice["text"] += piece.get("text") or ""
-    for name in ("finish_reason", "stop_reason"):
-        if piece.get(name) is not None:
-            choice[name] = piece[name]
-
-
-def meaning(answer: JsonObject, has: Has | None = None, usage: bool = True) -> JsonObject:
-    """What of *answer* no way through a dialect may change."""
-    has = has or Has()
-    return {
-        "choices": [_meaning_of_choice(choice, has) for choice in answer["choices"]],
-        "usage": _meaning_of_usage(answer.get("usage"), has) if usage else None,
-    }
-
-
-def _meaning_of_choice(choice: JsonObject, has: Has) -> JsonObject:
-    message = choice.get("message") or {}
-    calls = message.get("tool_calls") or ()
-    return {
-        "text": choice.get("text") or "",
-        "content": message.get("content") or "",
-        "reasoning": (message.get("reasoning_content") or "") if has.reasoning else "",
-        "refusal": (message.get("refusal") or "") if has.refusal else "",
-        "calls": [
-            (call["id"] if has.call_ids else "", call["function"]["name"], _parsed(call["function"]["arguments"]))
-            for call in calls
-        ],
-        "finish": choice["finish_reason"],
-    }
-
-
-def _parsed(arguments: str) -> Any:
-    return json.loads(arguments or "{}")
-
-
-def _meaning_of_usage(usage: JsonObject | None, has: Has) -> JsonObject | None:
-    if usage is None:
-        return None
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return {
-        "prompt": usage.get("prompt_tokens", 0),
-        "completion": usage.get("completion_tokens", 0),
-        "cached": cached if has.cached else 0,
-    }
+    side = backend.client(request.json, False, ID, CREATED, Dropped(lenient=True))
+    return side.hub if side.task is backend.task else HUBS[backend.task]

@@ -6,6 +6,7 @@ Owns the strategies of the conformance suite. What a dialect cannot say is not d
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -137,10 +138,20 @@ def parts(draw: st.DrawFn, text: str) -> list[str]:
     return [text[a:b] for a, b in zip([0, *places], places, strict=False)]
 
 
-#: What stands where something else was expected.
-WRONG = st.sampled_from(
-    [None, True, -1, 0, 10**30, 1e308, "", "x", "null", [], {}, [None], [[]], [{}], {"type": "text"}, {"": None}, 2**63]
-)
+#: What stands where something else was expected: first what most often is.
+ODD = [None, -1, 10**30, "x", [], {}]
+WRONG = st.sampled_from([*ODD, True, 0, 1e308, "", "null", [None], [[]], [{}], {"type": "text"}, {"": None}, 2**63])
+
+
+def each_spoiled(value: Any) -> Iterator[Any]:
+    """*value* with each part of it, one at a time, replaced by each of `ODD`."""
+    yield from ODD
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from ({**value, name: odd} for odd in each_spoiled(inner))
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            yield from ([*value[:at], odd, *value[at + 1 :]] for odd in each_spoiled(inner))
 
 
 @st.composite
@@ -157,3 +168,75 @@ def spoiled(draw: st.DrawFn, value: Any) -> Any:
             return [*value, value[at]]
         return [*value[:at], draw(spoiled(value[at])), *value[at + 1 :]]
     return draw(WRONG)
+
+
+WORDS = TEXTS.filter(str.strip)
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+TOOLS = [
+    {"type": "function", "function": {"name": "f", "description": "Does it.", "parameters": SCHEMA}},
+    {"type": "function", "function": {"name": "g", "parameters": {"type": "object", "properties": {}}}},
+]
+CHOICES = [None, "auto", "none", "required", {"type": "function", "function": {"name": "f"}}]
+
+#: Fields of a request, by their names in the hub, that some dialects can say and others cannot.
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "max_completion_tokens": st.integers(1, 4096),
+    "temperature": st.floats(0, 1),
+    "top_p": st.floats(0.1, 0.9),
+    "top_k": st.integers(1, 100),
+    "min_p": st.floats(0.1, 0.9),
+    "seed": st.integers(1, 2**31 - 1),
+    "frequency_penalty": st.floats(-2, 2),
+    "presence_penalty": st.floats(-2, 2),
+    "stop": st.lists(NAMES, min_size=1, max_size=4, unique=True),
+    "response_format": st.just({"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA}}),
+    "tools": st.just(TOOLS),
+}
+
+
+@st.composite
+def requests(draw: st.DrawFn, says: frozenset[str]) -> JsonObject:
+    """A chat's request with none but the fields that a dialect *says*."""
+    said: list[JsonObject] = []
+    if draw(st.booleans()):
+        said.append({"role": draw(st.sampled_from(["system", "developer"])), "content": draw(WORDS)})
+    for turn in range(draw(st.integers(0, 2))):
+        said.append({"role": "user", "content": draw(WORDS)})
+        said += draw(_replies(turn))
+    text = {"type": "text", "text": draw(WORDS)}
+    said.append({"role": "user", "content": draw(st.sampled_from([text["text"], [text], [text, IMAGE]]))})
+    hub: JsonObject = {"model": "m", "messages": said}
+    for name in draw(st.sets(st.sampled_from(sorted(says & FIELDS.keys())))):
+        hub[name] = draw(FIELDS[name])
+    if "tools" in hub and "tool_choice" in says:
+        choice = draw(st.sampled_from(CHOICES))
+        if choice is not None:
+            hub["tool_choice"] = choice
+        if choice != "none" and draw(st.booleans()):
+            hub["parallel_tool_calls"] = False
+    return hub
+
+
+@st.composite
+def _replies(draw: st.DrawFn, turn: int) -> list[JsonObject]:
+    """An assistant's message and, where it calls, what the calls brought."""
+    message: JsonObject = {"role": "assistant", "content": draw(st.none() | WORDS)}
+    count = draw(st.integers(0 if message["content"] else 1, 2))
+    if not count:
+        return [message]
+    message["tool_calls"] = [
+        {
+            "id": f"call_{turn}_{at}",
+            "type": "function",
+            "function": {"name": draw(st.sampled_from("fg")), "arguments": json.dumps(draw(OBJECTS))},
+        }
+        for at in range(count)
+    ]
+    results = [{"role": "tool", "tool_call_id": one["id"], "content": draw(WORDS)} for one in message["tool_calls"]]
+    return [message, *results]

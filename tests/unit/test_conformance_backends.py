@@ -17,14 +17,12 @@ from tests.unit.conforming import (
     DATA,
     Backend,
     Transcript,
-    assembled,
     each,
     every_streaming_backend,
-    heard,
     hub_of,
-    meaning,
     transcripts,
 )
+from tests.unit.meanings import assembled, heard, meaning
 
 STREAMING = {name: backend for name, backend in BACKENDS.items() if backend.streams}
 every_answer = each("answer.json", BACKENDS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, repeat
 from typing import Any
 
@@ -27,18 +28,18 @@ from tests.unit.conforming import (
     Backend,
     Client,
     Transcript,
-    assembled,
     each,
     every_backend,
     every_streaming_backend,
     every_streaming_client,
-    heard,
     hub_of,
 )
+from tests.unit.meanings import assembled, heard, said
 
-#: As many examples for each transcript; there are many transcripts.
-SOME = settings(STEADY, max_examples=25)
+#: There are many transcripts.
+SOME = settings(STEADY, max_examples=8)
 STREAMING = {name: backend for name, backend in BACKENDS.items() if backend.streams}
+CALLING = {name: backend for name, backend in STREAMING.items() if backend.endless}
 every_request = each("request.json", CLIENTS)
 every_answer = each("answer.json", BACKENDS)
 every_stream = each("stream", STREAMING)
@@ -60,13 +61,12 @@ def test_a_request_that_was_spoiled_is_served_or_refused(adapter: Client, transc
 
 def ask_everywhere(adapter: Client, fields: JsonObject, lenient: bool) -> None:
     try:
-        hub = adapter.open(fields, adapter.streams, lenient).hub
+        side = adapter.open(fields, adapter.streams, lenient)
     except Unmappable:
         return
+    hub = side.hub
     before = copy.deepcopy(hub)
-    for backend in BACKENDS.values():
-        if backend.task is not adapter.task:
-            continue
+    for backend in (one for one in BACKENDS.values() if one.task is side.task):
         try:
             ask = backend.side(hub, backend.streams, ID, CREATED, Terms(), Dropped(lenient)).ask("big")
         except Unmappable:
@@ -79,24 +79,37 @@ def ask_everywhere(adapter: Client, fields: JsonObject, lenient: bool) -> None:
 
 @every_answer
 def test_an_answer_that_was_spoiled_is_understood_or_malformed(adapter: Backend, transcript: Transcript) -> None:
-    whole, hub = transcript.json, hub_of(adapter, transcript)
-
-    @SOME
-    @given(drawn.spoiled(whole))
-    def holds(spoiled: Any) -> None:
+    """And what is understood can be told to the clients of each dialect."""
+    hub = hub_of(adapter, transcript)
+    for spoiled in drawn.each_spoiled(transcript.json):
         try:
             answer = adapter.open(hub, stream=False).answer(json.dumps(spoiled).encode())
         except Malformed:
-            return
+            continue
         for client in clients_of(adapter):
-            assert orjson.loads(client.open(stream=False).answer(answer))
+            with suppress(Malformed):
+                assert orjson.loads(client.open(stream=False).answer(answer))
 
-    holds()
+
+@every_stream
+def test_a_stream_with_one_spoiled_value_is_understood_malformed_or_broken(
+    adapter: Backend, transcript: Transcript
+) -> None:
+    parts, hub = adapter.written.split(transcript.bytes), hub_of(adapter, transcript)
+    seen = set()
+    for at, part in enumerate(parts):
+        before, value, after = json_in(part)
+        shape = repr(re.sub(rb'"(?:[^"\\]|\\.)*"(?!:)|[-0-9.]+', b"", part))
+        if value is None or shape in seen:
+            continue
+        seen.add(shape)
+        for spoiled in drawn.each_spoiled(value):
+            part = before + json.dumps(spoiled).encode() + after
+            tell_everybody(adapter, understood(adapter, hub, [*parts[:at], part, *parts[at + 1 :]]))
 
 
 @every_stream
 def test_a_stream_that_was_spoiled_is_understood_malformed_or_broken(adapter: Backend, transcript: Transcript) -> None:
-    """And what is understood can be told to the clients of each dialect."""
     parts, hub = adapter.written.split(transcript.bytes), hub_of(adapter, transcript)
 
     @SOME
@@ -104,15 +117,23 @@ def test_a_stream_that_was_spoiled_is_understood_malformed_or_broken(adapter: Ba
     def holds(data: st.DataObject) -> None:
         at = data.draw(st.integers(0, len(parts) - 1))
         told = [*parts[:at], *data.draw(st.sampled_from(SPOILS))(data, parts[at]), *parts[at + 1 :]]
-        chunks = understood(adapter, hub, told)
-        assembled(chunks, ended=False)
-        for client in clients_of(adapter):
-            side = client.open()
-            for chunk in chunks:
-                side.feed(chunk)
-            side.end()
+        tell_everybody(adapter, understood(adapter, hub, told))
 
     holds()
+
+
+def tell_everybody(adapter: Backend, chunks: list[JsonObject]) -> None:
+    """What was understood keeps the hub's order, and can be told to the clients of each dialect."""
+    assembled(chunks, ended=False)
+    for client in clients_of(adapter):
+        with suppress(Malformed):
+            said(client.open(), chunks)
+
+
+def json_in(part: bytes) -> tuple[bytes, Any, bytes]:
+    """The JSON object in an event or a line (None: there is none), and what stands around it."""
+    start, end = part.find(b"{"), part.rfind(b"}") + 1
+    return (part[:start], json.loads(part[start:end]), part[end:]) if start >= 0 else (part, None, b"")
 
 
 def understood(adapter: Backend, hub: JsonObject, told: list[bytes]) -> list[JsonObject]:
@@ -129,11 +150,8 @@ def understood(adapter: Backend, hub: JsonObject, told: list[bytes]) -> list[Jso
 
 
 def _spoil_json(data: st.DataObject, part: bytes) -> list[bytes]:
-    start, end = part.find(b"{"), part.rfind(b"}") + 1
-    if start < 0:
-        return [part]
-    spoiled = json.dumps(data.draw(drawn.spoiled(json.loads(part[start:end])))).encode()
-    return [part[:start] + spoiled + part[end:]]
+    before, value, after = json_in(part)
+    return [before + json.dumps(data.draw(drawn.spoiled(value))).encode() + after] if value is not None else [part]
 
 
 def _spoil_bytes(data: st.DataObject, part: bytes) -> list[bytes]:
@@ -216,13 +234,9 @@ def test_a_part_of_fifty_megabytes_is_refused_with_memory_bounded(backend: Backe
         heard(backend.open(), endless)
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [one for one in STREAMING.values() if one.written.arguments and one.tells_calls],
-    ids=[name for name, one in STREAMING.items() if one.written.arguments and one.tells_calls],
-)
+@pytest.mark.parametrize("backend", CALLING.values(), ids=CALLING)
 def test_arguments_that_never_end_are_not_collected_without_end(backend: Backend) -> None:
-    opening, piece = backend.written.arguments or (b"", b"")
+    opening, piece = backend.endless or (b"", b"")
     hold_bounded(backend.open().feed, [opening], piece)
 
 
