@@ -81,6 +81,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "ollama": Preset(_OLLAMA, _OLLAMA_SIDES, health="/api/version", models="/api/tags", parse_models=parse_tags),
     "mock": Preset(_OPENAI),
+    "litellm": Preset((_CHAT, _COMPLETIONS, _EMBEDDINGS)),
 }
 
 

@@ -32,6 +32,7 @@ from gateway.upstream.dial import Dialler
 from gateway.upstream.discovery import Discovery, Source
 from gateway.upstream.health import Prober, Terms
 from gateway.upstream.http import HttpBackend, Target
+from gateway.upstream.litellm import LitellmBackend
 from gateway.upstream.lookup import look_up
 from gateway.upstream.mock import MockBackend
 from gateway.upstream.pool import Address, Pool
@@ -226,7 +227,8 @@ class Upstreams:
         models = backend.models
         self.rules[backend.name] = Rules(backend.breaker.max_failures, int(backend.breaker.reset * 1000))
         self._estate.measures.circuit_open.child(backend.name)
-        peers, told = self._mock(backend, endpoints) if backend.protocol == "mock" else self._http(backend, endpoints)
+        make = self._tasks if backend.protocol in urls.TASKS else self._http
+        peers, told = make(backend, endpoints)
         group = Group(
             backend.name,
             peers,
@@ -277,14 +279,21 @@ class Upstreams:
         self._estate.measures.peer_cooldowns.child(place.backend, place.label)
         return Peer(by, place.label, weight, state)
 
-    def _mock(self, backend: schema.Backend, endpoints: list[schema.Endpoint]) -> tuple[list[Peer], tuple[str, ...]]:
-        mock = MockBackend(backend.name, [endpoint.url for endpoint in endpoints])
-        self.backends.append(mock)
+    def _tasks(self, backend: schema.Backend, endpoints: list[schema.Endpoint]) -> tuple[list[Peer], tuple[str, ...]]:
+        """Peers that tasks of this process are."""
+        addresses = [endpoint.url for endpoint in endpoints]
+        made: MockBackend | LitellmBackend
+        if backend.protocol == "mock":
+            made = MockBackend(backend.name, addresses)
+        else:
+            made = LitellmBackend(backend.name, addresses, str(backend.auth.token))
+        self.backends.append(made)
+        lines = credentials(backend.auth)
         peers = [
-            self._peer(mock, Place(backend.name, endpoint.url, backend.tls, b""), endpoint.weight)
+            self._peer(made, Place(backend.name, endpoint.url, backend.tls, lines), endpoint.weight)
             for endpoint in endpoints
         ]
-        return peers, mock.models if isinstance(backend.models, str) else ()
+        return peers, made.models if isinstance(backend.models, str) else ()
 
     def _http(self, backend: schema.Backend, endpoints: list[schema.Endpoint]) -> tuple[list[Peer], tuple[str, ...]]:
         lines = speech_of(backend).lines

@@ -1,4 +1,5 @@
-"""What a configuration names is tried before it is served: log files, certificates, the options of mock peers.
+"""What a configuration names is tried before it is served: log files, certificates, the options of mock peers, the
+LiteLLM SDK.
 
 Owns the trying, and which key is told where it fails. It refuses values by themselves (`gateway.config`). Handed to
 `config.load` by `check` and `serve`, so that both tell the same, and a reload too. Nothing is left behind by it.
@@ -14,6 +15,7 @@ from gateway.certificates import CertificateError, server_context
 from gateway.config.report import Report
 from gateway.config.schema import Backend, Config
 from gateway.config.text import shown
+from gateway.upstream.litellm import MISSING, is_installed, read_endpoint
 from gateway.upstream.mock import read_options
 from gateway.upstream.tls import client_context
 
@@ -58,10 +60,14 @@ def _try_backend(backend: Backend, at: int, report: Report) -> None:
             client_context(tls)
         except ssl.SSLError as error:
             report(("backends", at, "tls"), f"names files that cannot be used ({error.reason}), expected PEM files")
-    if backend.protocol != "mock":
+    if backend.protocol == "litellm" and not is_installed():
+        report(("backends", at, "endpoints"), MISSING)
+    played = {"mock": (read_options, "played"), "litellm": (read_endpoint, "asked")}.get(backend.protocol)
+    if played is None:
         return
+    read, word = played
     for number, endpoint in enumerate(backend.endpoints):
         try:
-            read_options(endpoint if isinstance(endpoint, str) else endpoint.url)
+            read(endpoint if isinstance(endpoint, str) else endpoint.url)
         except ValueError as error:
-            report(("backends", at, "endpoints", number), f"cannot be played: {error}")
+            report(("backends", at, "endpoints", number), f"cannot be {word}: {error}")

@@ -13,7 +13,7 @@ from gateway.config.rules import exactly_one, listed_paths, one_path, unique_nam
 from gateway.config.schema import Backend, Config, Endpoint, RetryCause
 from gateway.config.shape import words_of
 from gateway.config.text import one_of, shown
-from gateway.config.urls import parse
+from gateway.config.urls import TASKS, parse
 
 #: Statuses below 500 that may be about the upstream's state, not about the request.
 _REPEATED: Final = frozenset({408, 409, 425, 429})
@@ -66,9 +66,10 @@ def _endpoints(backend: Backend, path: Path, report: Report) -> None:
         except ValueError as error:
             report(inner, str(error))
             continue
-        if (scheme == "mock") != (backend.protocol == "mock"):
+        if scheme != backend.protocol and (scheme in TASKS or backend.protocol in TASKS):
             protocol = shown(backend.protocol)
-            said = f"has the scheme {scheme} while protocol is {protocol}, expected mock with mock only"
+            only = scheme if scheme in TASKS else backend.protocol
+            said = f"has the scheme {scheme} while protocol is {protocol}, expected {only} with {only} only"
             report(inner, said)
 
 
@@ -81,6 +82,8 @@ def _auth(backend: Backend, path: Path, report: Report) -> None:
             report((*path, "type"), said)
         return
     exactly_one(ways, path, report)
+    if backend.protocol == "litellm" and auth.type != "bearer":
+        report((*path, "type"), f"is {shown(auth.type)} with protocol litellm, expected bearer: the SDK writes headers")
     if auth.type == "header" and not TOKEN.fullmatch(auth.header_name):
         said = f"is {shown(auth.header_name)}, expected the name of a header (RFC 9110, 5.1)"
         report((*path, "header_name"), said)

@@ -12,6 +12,7 @@ from typing import Final
 from gateway.config.schema import Defaults
 from gateway.config.shape import fields
 from gateway.config.tree import BUILT_IN, Array, Leaf, Node, Table, element_key, grow, overlay
+from gateway.config.urls import TASKS
 
 DEV_KEY: Final = "dev-key"
 MOCK: Final = "mock"
@@ -68,8 +69,8 @@ def _completed(node: Node, defaults: Table) -> Node:
     if not isinstance(node, Table):
         return node
     endpoints = node.entries.get("endpoints")
-    if "protocol" not in node.entries and isinstance(endpoints, Array) and _speaks_mock(endpoints):
-        node.entries["protocol"] = Leaf(endpoints.source, f"{node.key}.protocol", MOCK)
+    if "protocol" not in node.entries and isinstance(endpoints, Array) and (task := _task(endpoints)):
+        node.entries["protocol"] = Leaf(endpoints.source, f"{node.key}.protocol", task)
     auth, inherited = node.entries.get("auth"), defaults.entries.get("auth")
     if isinstance(auth, Table) and isinstance(inherited, Table):
         rest = {name: kept for name, kept in defaults.entries.items() if name != "auth"}
@@ -77,10 +78,12 @@ def _completed(node: Node, defaults: Table) -> Node:
     return overlay(defaults, node)
 
 
-def _speaks_mock(endpoints: Array) -> bool:
+def _task(endpoints: Array) -> str:
+    """The protocol that the first endpoint's scheme says by itself; empty for those over HTTP."""
     first = endpoints.items[0] if endpoints.items else None
     url = first.entries.get("url") if isinstance(first, Table) else first
-    return isinstance(url, Leaf) and isinstance(url.value, str) and url.value.lower().startswith("mock://")
+    scheme = url.value.lower().partition("://")[0] if isinstance(url, Leaf) and isinstance(url.value, str) else ""
+    return scheme if scheme in TASKS else ""
 
 
 def _inherited_auth(inherited: Table, own: Table) -> Table:

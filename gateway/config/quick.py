@@ -27,7 +27,7 @@ BREAKER: Final = {
 }
 
 _NAMES: Final = (UPSTREAMS, API_KEYS, DEFAULT_UPSTREAM, policies.FALLBACKS, policies.ROUTE_POLICIES, *BREAKER)
-_SCHEMES: Final = ("http", "https", "mock")
+_SCHEMES: Final = ("http", "https", "mock", "litellm")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 #: Promised for a later version. Ignoring one would drop a limit, a policy or a mask without a word.
@@ -93,7 +93,7 @@ def _add_upstream(root: Table, part: str, faults: Faults) -> None:
         # not shown: a URL may hold a password
         faults.add(source, "", "has a part that is not an upstream, expected name=url;name=url")
     elif scheme[1].lower() not in _SCHEMES:
-        said = f"{scheme[1]}:// is not supported by this version, expected http://, https:// or mock://"
+        said = f"{scheme[1]}:// is not supported by this version, expected http://, https://, mock:// or litellm://"
         faults.add(source, f"{key}.endpoints", said)
     else:
         root.array("backends").items.append(grow(raw, source, key))

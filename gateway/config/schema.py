@@ -78,7 +78,9 @@ Balance = Literal["least_connections", "round_robin", "weighted", "random", "p2c
 
 
 #: What a backend is spoken to in. Those of one family speak one dialect, and may serve one model together.
-Protocol = Literal["openai", "together", "groq", "vllm", "llamacpp", "sglang", "tgi", "anthropic", "ollama", "mock"]
+Protocol = Literal[
+    "openai", "together", "groq", "vllm", "llamacpp", "sglang", "tgi", "anthropic", "ollama", "mock", "litellm"
+]
 FAMILIES: Final = {"tgi": "tgi", "anthropic": "anthropic", "ollama": "ollama"}
 OPENAI_FAMILY: Final = "openai"
 

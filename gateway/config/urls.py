@@ -10,18 +10,26 @@ import ipaddress
 import re
 from typing import Final, NamedTuple
 
-_PORTS: Final = {"http": 80, "https": 443, "mock": 0}
+_PORTS: Final = {"http": 80, "https": 443, "mock": 0, "litellm": 0}
+#: Addresses that are no host's: they name what a task of this process plays or asks.
+TASKS: Final = ("mock", "litellm")
 _URL: Final = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>\?[^#]*)?(?P<hash>#.*)?"
 )
 _AUTHORITY: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 
-EXPECTED: Final = "expected http://host[:port][/path], https://host[:port][/path] or mock://name[?query]"
+EXPECTED: Final = (
+    "expected http://host[:port][/path], https://host[:port][/path], mock://name[?query] "
+    "or litellm://[provider/]model[?api_base=URL]"
+)
 
 
 class Url(NamedTuple):
-    """A peer's address. `host` is without brackets, `port` 0 for mock, `path` and `query` as written."""
+    """A peer's address. `host` is without brackets, `port` 0 for mock and litellm, `path` and `query` as written.
+
+    Of litellm `host` and `path` are the name of a model, which may have colons.
+    """
 
     scheme: str
     host: str
@@ -42,8 +50,12 @@ def parse(url: str) -> Url:
         raise ValueError("carries a user name or password, expected it under auth")
     if found["hash"] is not None:
         raise ValueError(f"carries a fragment (#), {EXPECTED}")
-    if found["query"] is not None and scheme != "mock":
+    if found["query"] is not None and scheme not in TASKS:
         raise ValueError(f"carries a query (?), {EXPECTED}")
+    if scheme == "litellm":
+        if not found["authority"]:
+            raise ValueError(f"names no model, {EXPECTED}")
+        return Url(scheme, found["authority"], 0, found["path"], (found["query"] or "")[1:])
     authority = _AUTHORITY.fullmatch(found["authority"])
     if not authority or not is_host(authority["host"]):
         raise ValueError(f"has no valid host and port, {EXPECTED}")

@@ -39,6 +39,7 @@ from gateway.upstream.litellm_words import (
     write_answer,
 )
 from protocols.http1.response import ResponseHead, own_head
+from protocols.openai.body import decode_fields
 from protocols.openai.errors import error_body
 from protocols.sse import data_event
 
@@ -210,6 +211,9 @@ class LitellmExchange:
 
     async def _answer(self, call: Call) -> None:
         path, fields = call.endpoint.path, call.fields
+        if call.translation is not None:
+            asked = call.translation.ask(self._endpoint.model)
+            path, fields = asked.path.decode("ascii"), decode_fields(asked.body)
         hops = read_hops(call.request.forward)
         if hops >= HOPS_LIMIT:
             said = "This call came through this gateway's litellm backends too often: they lead back to it."

@@ -60,6 +60,47 @@ def test_what_is_in_a_certificate_s_files_is_judged(tmp_path: Path, capsys: pyte
     assert said.startswith(expected) and said.count("\n") == 1
 
 
+def test_litellm_without_its_package_is_told_how_to_get_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.cli.trial.is_installed", lambda: False)
+    text = """
+        [[backends]]
+        name = "sdk"
+        endpoints = ["litellm://groq/llama-3:8b", "litellm://m?api_key=x"]
+        models = ["m"]
+    """
+    path = written(tmp_path, KEYED + text)
+    assert main(["check", "-c", path]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"{path}: backends[sdk].endpoints: protocol litellm needs the extra: pip install 'headrace[litellm]'",
+        f"{path}: backends[sdk].endpoints[1]: cannot be asked: 'api_key' is no option of a litellm address, "
+        "expected api_base once",
+    ]
+    monkeypatch.setattr("gateway.cli.trial.is_installed", lambda: True)
+    assert main(["check", "-c", written(tmp_path, KEYED + text.replace("?api_key=x", ""))]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            'endpoints = ["litellm://m", "http://a"]',
+            'has the scheme http while protocol is "litellm", expected litellm',
+        ),
+        ('protocol = "openai"\nendpoints = ["litellm://m"]', 'has the scheme litellm while protocol is "openai"'),
+        ('endpoints = ["litellm://m"]\nauth = { type = "basic", username = "u", token = "t" }', "expected bearer"),
+    ],
+)
+def test_litellm_goes_with_its_own_scheme_and_a_bearer_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.setattr("gateway.cli.trial.is_installed", lambda: True)
+    backend = f'[[backends]]\nname = "sdk"\nmodels = ["m"]\n{text}\n'
+    assert main(["check", "-c", written(tmp_path, KEYED + backend)]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_what_serving_would_fail_at_is_found_with_its_file_and_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

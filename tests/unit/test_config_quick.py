@@ -107,7 +107,7 @@ def test_other_gateways_variables_are_left_alone(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("upstreams", "said"),
     [
-        ("g=litellm://gpt", "backends[g].endpoints: litellm:// is not supported by this version, expected http://"),
+        ("g=litellm://", "backends[g].endpoints[0]: names no model"),
         ("w=grpc://a:50051", "backends[w].endpoints: grpc:// is not supported by this version"),
         ("http://a", "has a part that is not an upstream, expected name=url;name=url"),
         ("a", "has a part that is not an upstream"),
