@@ -226,7 +226,7 @@ def test_the_quick_form_takes_it(stage: Stage, upstream: Upstream) -> None:
         "OPENAI_BASE_URL": f"{upstream.url}/v1",
     }
     upstream.answer = answers.model_server
-    gateway = stage.gateway({}, env=env, command=PYTHON)
+    gateway = stage.gateway({"server": {"pre_stop": "0s"}}, env=env, command=PYTHON)
     assert ask(gateway, HELLO | {"model": "gpt-4o-mini"}, timeout=60).status == 200
     assert upstream.requests[-1].json()["model"] == "gpt-4o-mini"
     upstream.reset()
