@@ -29,8 +29,9 @@ LAYOUT: Final = 3
 _MAGIC_CELL, _LAYOUT_CELL, _ROWS_CELL, _FOLDS_CELL = range(4)
 _HEADER_CELLS: Final = 64
 
-#: The first cells of each row: `STATE` is one of the three below; `BEAT` the last sweep, monotonic nanoseconds; `LAG`
-#: by how many it was late; `MEMORY` bytes. Of the supervisor's row only `STATE` is used: whether the host goes down.
+#: The first cells of each row: `STATE` is one of the three below; `BEAT` the last sweep, or the beginning of `SERVING`,
+#: monotonic nanoseconds; `LAG` by how many the sweep was late; `MEMORY` bytes. Of the supervisor's row only `STATE` is
+#: used: whether the host goes down.
 PID, CONNECTIONS, GENERATION, STATE, BEAT, LAG, MEMORY = range(7)
 STARTING, SERVING, LEAVING = range(3)
 _FIXED_CELLS: Final = 16

@@ -16,10 +16,11 @@ import uvloop
 
 from gateway.build import Gateway
 from gateway.channel import Adopt, Adopted, Channel, Closing, Failed, Leave, Ready, unpacked
+from gateway.clock import monotonic_ns
 from gateway.config.schema import Config
 from gateway.errors import Fault, Kind, Side
 from gateway.gate import Gate
-from gateway.page import LEAVING, SERVING, STATE, Seat
+from gateway.page import BEAT, LEAVING, SERVING, STATE, Seat
 
 #: Seconds that cut or finished answers get to leave before their sockets are closed.
 FLUSH_TIME: Final = 2.0
@@ -80,6 +81,8 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
+        # Whoever finds that this worker serves may find too that it hangs, though its first sweep has not been yet.
+        gateway.seat.row.cells[BEAT] = monotonic_ns()
         gateway.seat.row.cells[STATE] = SERVING
         self._control.send(Ready())
         await self._told.wait()

@@ -68,6 +68,5 @@ class HostPeers(Collector):
 
 def _lag(row: Row) -> float:
     """Seconds. A loop that hangs cannot say so: whoever looks finds that its next sweep is overdue."""
-    beat = row.cells[BEAT]
-    overdue = (monotonic_ns() - beat) / _SECOND - SWEEP_INTERVAL if beat else 0.0
+    overdue = (monotonic_ns() - row.cells[BEAT]) / _SECOND - SWEEP_INTERVAL
     return max(row.cells[LAG] / _SECOND, overdue)

@@ -112,19 +112,24 @@ def test_the_lock_excludes_other_processes_and_goes_with_its_holder(
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
-        with Page(page.fd).lock():
-            os.write(tell, b"x")
-            signal.pause()
-    os.read(told, 1)
-    monkeypatch.setattr(page, "_tries", 3)
-    with pytest.raises(PageError, match="too long"), page.lock():
-        pass
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+        try:
+            with Page(page.fd).lock():
+                os.write(tell, b"x")
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(tell)
+    try:
+        assert os.read(told, 1) == b"x", "it has the lock"
+        monkeypatch.setattr(page, "_tries", 3)
+        with pytest.raises(PageError, match="too long"), page.lock():
+            pass
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(told)
     with page.lock():
         pass
-    os.close(told)
-    os.close(tell)
 
 
 @pytest.fixture
