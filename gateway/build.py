@@ -49,7 +49,8 @@ class Gateway:
         self.seat = seat = seat or alone()
         self.measures = Measures(__version__)
         self.shared = SharedCounts(seat, self.measures.registry, lambda: Measures(__version__).registry)
-        self.system = collectors(HostProcesses(self._pids), HostRows(seat), HostPeers(lambda: self.estate.healthy()))
+        peers = HostPeers(lambda: self.estate.healthy(), lambda: self.estate.told())
+        self.system = collectors(HostProcesses(self._pids), HostRows(seat), peers)
         self.clock = Clock()
         #: Sweeps in a row that found far more connections here than elsewhere.
         self._skewed = 0
@@ -148,10 +149,12 @@ class Gateway:
         clock.every_sweep(self.estate.resolver.sweep)
         clock.every_sweep(lambda now: self.publish())
         clock.every_sweep(lambda now: self.lines.flush())
+        clock.every_sweep(self.estate.loads.sweep)
         clock.every_sweep(self.estate.host.sweep)
         clock.every_sweep(self.overload.sweep)
         clock.every_sweep(self._report)
         clock.every_sweep(self.estate.prober.sweep)
+        clock.every_sweep(self.estate.scraper.sweep)
         clock.every_sweep(self._even_out)
 
     def publish(self) -> None:

@@ -7,7 +7,7 @@ upgrade keeps it: processes of two versions may write to it, each to its own row
 Two kinds of cells. **Own cells** stand in a row and have one writer, the process that the row belongs to (but for its
 PID, which the supervisor writes): aligned int64 written through a memoryview that was cast to "q", which the processor
 stores whole (struct.pack_into zeroes first and was seen torn). **Common cells** (the header, the directories, peers'
-circuits) change only under `Page.lock`.
+circuits and loads) change only under `Page.lock`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 _CELL: Final = 8
 _MAGIC: Final = 0x48454144_52414345  # "HEADRACE"
 #: Another number where the layout changes, or the bounds of a histogram: an upgrade then begins with a new page.
-LAYOUT: Final = 3
+LAYOUT: Final = 4
 
 # The header's cells.
 _MAGIC_CELL, _LAYOUT_CELL, _ROWS_CELL, _FOLDS_CELL = range(4)
@@ -40,6 +40,9 @@ PEERS_LIMIT: Final = 1024
 #: Cells of each peer's circuit (`gateway.routing.breaker`); the first of all cells tells when one was changed.
 CIRCUIT_CELLS: Final = 24
 _CIRCUITS_CELLS: Final = 1 + PEERS_LIMIT * CIRCUIT_CELLS
+#: Cells of what each peer's server tells of its load (`gateway.routing.load`).
+LOAD_CELLS: Final = 3
+_LOADS_CELLS: Final = PEERS_LIMIT * LOAD_CELLS
 #: Cells of counters: a few for each label set, some twenty for a histogram's.
 METRIC_CELLS: Final = 64 << 10
 _ROW_CELLS: Final = _FIXED_CELLS + 2 * PEERS_LIMIT + METRIC_CELLS
@@ -215,12 +218,15 @@ class Page:
         at += _METRIC_NAMES
         #: Common cells: peers' circuits, by the peer's number.
         self.circuits = whole[at : at + _CIRCUITS_CELLS * _CELL].cast("q")
+        at += _CIRCUITS_CELLS * _CELL
+        #: Common cells: what peers' servers tell, by the same number.
+        self.loads = whole[at : at + _LOADS_CELLS * _CELL].cast("q")
 
     @classmethod
     def make(cls, rows: int) -> Page:
         """A new page for *rows* processes. Untouched parts of it take no memory."""
         fd = os.memfd_create("headrace-page", os.MFD_CLOEXEC)
-        cells = _HEADER_CELLS + rows * _ROW_CELLS + _CIRCUITS_CELLS
+        cells = _HEADER_CELLS + rows * _ROW_CELLS + _CIRCUITS_CELLS + _LOADS_CELLS
         os.ftruncate(fd, cells * _CELL + _PEER_NAMES + _METRIC_NAMES)
         with mmap.mmap(fd, mmap.PAGESIZE) as start:
             header = memoryview(start)[: _HEADER_CELLS * _CELL].cast("q")
@@ -311,6 +317,7 @@ class Page:
         self.peers.release()
         self.metrics.release()
         self.circuits.release()
+        self.loads.release()
         self._header.release()
         self._memory.close()
         os.close(self._lock_fd)

@@ -43,7 +43,7 @@ class StateMaker:
         circuit.on_change = lambda change: self._changed(place, circuit, change)
         if column is not None and self._seat.workers > 1:
             return SharedPeerState(self._standing, self._seat.row, column, circuit)
-        return PeerState(self._standing, circuit)
+        return PeerState(self._standing, circuit, -1 if column is None else column)
 
     def _changed(self, place: Place, circuit: PeerCircuit, change: Change) -> None:
         """Count and log what this worker changed."""

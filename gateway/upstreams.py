@@ -8,7 +8,7 @@ each configuration.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from gateway.call import Backend
@@ -20,19 +20,22 @@ from gateway.observe.logs import Log
 from gateway.page import Seat
 from gateway.places import Place, contents, credentials
 from gateway.presets import PRESETS, speech_of
-from gateway.routing.balance import BALANCERS, Balancer
+from gateway.routing.balance import BALANCERS, Balancer, Hinted
 from gateway.routing.breaker import Rules
 from gateway.routing.host import HostLeastConnections, HostLoad
+from gateway.routing.load import Loads
 from gateway.routing.peer import Peer, PeerState, Standing
 from gateway.routing.retry import RetryBudget
 from gateway.routing.route import Group, Policy, Rule, Share
 from gateway.routing.routes import Routes
 from gateway.states import StateMaker
+from gateway.upstream import load
 from gateway.upstream.dial import Dialler
 from gateway.upstream.discovery import Discovery, Source
 from gateway.upstream.health import Prober, Terms
 from gateway.upstream.http import HttpBackend, Target
 from gateway.upstream.litellm import LitellmBackend
+from gateway.upstream.load import Scraper
 from gateway.upstream.lookup import look_up
 from gateway.upstream.mock import MockBackend
 from gateway.upstream.pool import Address, Pool
@@ -52,10 +55,15 @@ class Crew:
     protocol: str
     options: schema.Pool
     health: schema.Health
+    load: schema.Load
     #: In the order of the endpoints; one that is listed twice is there twice.
     members: dict[tuple[int, Place], tuple[Peer, Target]] = field(default_factory=dict)
     #: Read by the backend's discovery.
     targets: list[Target] = field(default_factory=list)
+
+    def targets_of_states(self) -> Iterable[tuple[PeerState, Target]]:
+        """Each peer once."""
+        return {peer.state: target for peer, target in self.members.values()}.items()
 
 
 class Estate:
@@ -68,9 +76,11 @@ class Estate:
         self.log = log
         self.seat = seat
         self.standing = Standing()
-        self.host = HostLoad(seat)
+        self.loads = Loads(seat.page)
+        self.host = HostLoad(seat, self.loads)
         self._maker = StateMaker(self.standing, measures, log, seat)
         self.prober = Prober(seat, clock)
+        self.scraper = Scraper(seat, clock, self.loads)
         self.resolver = Resolver(look_up, measures.dns_lookups, clock, log, self._readdress)
         # by the present configuration
         self._present: Upstreams | None = None
@@ -157,6 +167,7 @@ class Estate:
             state.look()
         self.recount()
         self.prober.take_over(self._present.checked())
+        self.scraper.take_over(self._present.scraped())
 
     def recount(self) -> None:
         """Peers of a configuration that was not taken over were counted too."""
@@ -182,6 +193,12 @@ class Estate:
     def healthy(self) -> Iterator[tuple[str, str, bool]]:
         """Each peer's backend and endpoint, and whether the host finds it well."""
         return self._maker.healthy(self._states)
+
+    def told(self) -> Iterator[tuple[str, str, int]]:
+        """Each peer's backend and endpoint, and how many requests its server has; only those that told lately."""
+        for place, state in self._states.items():
+            if (told := self.loads.told(state)) is not None:
+                yield place.backend, place.label, told
 
     @property
     def pools(self) -> list[Pool]:
@@ -271,7 +288,10 @@ class Upstreams:
     def _balancer(self, backend: schema.Backend) -> Balancer:
         if self._estate.seat.workers > 1 and backend.balance == "least_connections":
             return HostLeastConnections(self._estate.host)
-        return BALANCERS[backend.balance]()
+        plain = BALANCERS[backend.balance]()
+        if backend.load.interval and backend.balance in ("least_connections", "p2c"):
+            return Hinted(plain, self._estate.loads, drawn=backend.balance == "p2c")
+        return plain
 
     def _peer(self, by: Backend, place: Place, weight: int) -> Peer:
         state = self.states.get(place) or self._estate.state(place)
@@ -305,7 +325,7 @@ class Upstreams:
             name = self._name(urls.parse(endpoint.url).host, backend.dns.refresh)
             place = Place(backend.name, endpoint.url, backend.tls, secret, files)
             listed.append((place, endpoint.weight, name if backend.dns.peer_per == "address" else None))
-        crew = Crew(backend.name, listed, http, backend.protocol, backend.pool, backend.health)
+        crew = Crew(backend.name, listed, http, backend.protocol, backend.pool, backend.health, backend.load)
         self._crews.append(crew)
         peers = self._muster(crew)
         if isinstance(backend.models, str):
@@ -326,8 +346,18 @@ class Upstreams:
         for crew in self._crews:
             if crew.health.interval:
                 terms = _terms(crew)
-                for peer, target in {peer.state: (peer, target) for peer, target in crew.members.values()}.values():
-                    yield peer.state, target, terms
+                for state, target in crew.targets_of_states():
+                    yield state, target, terms
+
+    def scraped(self) -> Iterator[tuple[PeerState, Target, load.Terms]]:
+        """The peers whose servers are asked for their load, each once."""
+        for crew in self._crews:
+            if crew.load.interval:
+                path = (crew.load.path or "/metrics").encode("ascii")
+                terms = load.Terms(path, crew.load.interval, crew.load.timeout)
+                for state, target in crew.targets_of_states():
+                    if state.column >= 0:
+                        yield state, target, terms
 
     def readdress(self, name: Name) -> None:
         """*name* has other addresses: where they are peers, they join and leave."""

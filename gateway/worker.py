@@ -174,6 +174,7 @@ class Worker:
         gateway.clients.abort()
         # 7. Backends and timers end, the log last.
         await gateway.estate.prober.close()
+        await gateway.estate.scraper.close()
         for discovery in gateway.discoveries:
             await discovery.close()
         for backend in gateway.backends:

@@ -34,8 +34,9 @@ def check(config: Config, report: Report) -> None:
         _tls(backend, (*path, "tls"), report)
         _models(backend, (*path, "models"), report)
         _retry(backend, (*path, "retry", "on"), report)
-        if backend.health.path:
-            one_path(backend.health.path, (*path, "health", "path"), "/", report)
+        for name, asked in (("health", backend.health.path), ("load", backend.load.path)):
+            if asked:
+                one_path(asked, (*path, name, "path"), "/", report)
         listed_paths(backend.passthrough, (*path, "passthrough"), "/v1/", report)
     unique_names([backend.name for backend in config.backends], ("backends",), report)
 

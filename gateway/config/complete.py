@@ -17,6 +17,10 @@ from gateway.config.urls import TASKS
 DEV_KEY: Final = "dev-key"
 MOCK: Final = "mock"
 
+#: Protocols whose servers tell how many requests they have, and how often they are asked.
+TELLING: Final = frozenset({"vllm", "sglang", "tgi", "llamacpp"})
+LOAD_INTERVAL: Final = "2s"
+
 #: The ways to give a token. A backend's own takes the place of an inherited one, however that was given.
 _TOKENS: Final = frozenset({"token", "token_env", "token_file"})
 
@@ -75,7 +79,18 @@ def _completed(node: Node, defaults: Table) -> Node:
     if isinstance(auth, Table) and isinstance(inherited, Table):
         rest = {name: kept for name, kept in defaults.entries.items() if name != "auth"}
         defaults = Table(defaults.source, defaults.key, rest | {"auth": _inherited_auth(inherited, auth)})
-    return overlay(defaults, node)
+    return _asked(overlay(defaults, node))
+
+
+def _asked(node: Table) -> Table:
+    """*node*; where its servers tell their load they are asked for it, unless something else is written."""
+    protocol = node.entries.get("protocol")
+    if isinstance(protocol, Leaf) and protocol.value in TELLING:
+        load = node.entries.get("load", Table(BUILT_IN, f"{node.key}.load", {}))
+        if isinstance(load, Table) and "interval" not in load.entries:
+            interval = Leaf(BUILT_IN, f"{node.key}.load.interval", LOAD_INTERVAL)
+            node.entries["load"] = Table(load.source, load.key, {**load.entries, "interval": interval})
+    return node
 
 
 def _task(endpoints: Array) -> str:

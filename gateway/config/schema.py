@@ -219,6 +219,14 @@ class Health(Section, frozen=True):
     healthy_after: Count = 2
 
 
+class Load(Section, frozen=True):
+    """How a peer's server is asked how many requests it has; 0: not at all. An empty path is the protocol's."""
+
+    path: str = ""
+    interval: Seconds = Seconds(0)
+    timeout: Wait = Seconds(1)
+
+
 class Pool(Section, frozen=True):
     """Idle upstream connections, per peer."""
 
@@ -248,6 +256,7 @@ class Defaults(Section, frozen=True):
     retry: Retry = Retry()
     breaker: Breaker = Breaker()
     health: Health = Health()
+    load: Load = Load()
     pool: Pool = Pool()
     dns: Dns = Dns()
     usage: Literal["inject", "observe"] = "inject"

@@ -1,5 +1,5 @@
 """What the page says of each worker and each peer, as gauges: which configuration a worker serves, how late its loop
-is; whether a peer is well.
+is; whether a peer is well, and what its server tells of its load.
 
 Owns these gauges. It refuses to write the page (`gateway.build`, `gateway.routing`) and to add up what workers count
 (`gateway.observe.shared`): here each worker is shown by itself, by its row's number. One `HostRows` and one `HostPeers`
@@ -50,10 +50,16 @@ class HostRows(Collector):
 
 
 class HostPeers(Collector):
-    """*healthy* tells each peer's backend and endpoint, and whether it is well; read at each scrape."""
+    """*healthy* tells each peer's backend and endpoint, and whether it is well; *told*, where servers tell it, how many
+    requests they have. Read at each scrape."""
 
-    def __init__(self, healthy: Callable[[], Iterable[tuple[str, str, bool]]]) -> None:
+    def __init__(
+        self,
+        healthy: Callable[[], Iterable[tuple[str, str, bool]]],
+        told: Callable[[], Iterable[tuple[str, str, int]]],
+    ) -> None:
         self._healthy = healthy
+        self._told = told
 
     def collect(self) -> Iterator[Metric]:
         peers = GaugeMetricFamily(
@@ -63,7 +69,14 @@ class HostPeers(Collector):
         )
         for upstream, endpoint, well in self._healthy():
             peers.add_metric([upstream, endpoint], well)
-        yield peers
+        loads = GaugeMetricFamily(
+            "gateway_backend_load",
+            "Requests that a peer's server has, running and waiting, anybody's, as it told last.",
+            labels=["upstream", "endpoint"],
+        )
+        for upstream, endpoint, count in self._told():
+            loads.add_metric([upstream, endpoint], count)
+        yield from (peers, loads)
 
 
 def _lag(row: Row) -> float:

@@ -11,6 +11,7 @@ from random import random, sample
 from typing import Final, Protocol
 
 from gateway.routing.ejection import admitted
+from gateway.routing.load import Loads
 from gateway.routing.peer import Peer
 
 _INFINITE: Final = float("inf")
@@ -92,6 +93,31 @@ class PowerOfTwo:
         a = first.state.in_flight * second.weight
         b = second.state.in_flight * first.weight
         return first if a <= b else second
+
+
+class Hinted:
+    """As *plain* does it, until servers tell of others' requests: then these count as calls in flight.
+
+    Of all peers, or of two *drawn* at random. Only backends whose servers are asked have one, so the others do not pay.
+    """
+
+    def __init__(self, plain: Balancer, loads: Loads, *, drawn: bool) -> None:
+        self._plain = plain
+        self._loads = loads
+        self._drawn = drawn
+
+    def pick(self, peers: Sequence[Peer]) -> Peer:
+        if not self._loads.live:
+            return self._plain.pick(peers)
+        if self._drawn and len(peers) > 2:
+            peers = sample(peers, 2)
+        return min(peers, key=_load)
+
+
+def _load(peer: Peer) -> tuple[float, float]:
+    """For its weight; ties at random."""
+    state = peer.state
+    return (state.in_flight + state.beyond) / peer.weight, random()
 
 
 #: The TOML word -> the class; read by `gateway.upstreams`.

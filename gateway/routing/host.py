@@ -14,6 +14,7 @@ from typing import Final
 from gateway.page import Row, Seat
 from gateway.routing.breaker import RESTORED_AT
 from gateway.routing.circuits import PeerCircuit
+from gateway.routing.load import Loads
 from gateway.routing.peer import Peer, PeerState, Standing, speaks_well, was_good
 
 _INFINITE: Final = float("inf")
@@ -24,18 +25,25 @@ LOOKS: Final = 3
 
 
 class HostLoad:
-    """Calls in flight by the peer's number: this worker's row and those of the others that lived at the last sweep."""
+    """Calls in flight by the peer's number: this worker's row and those of the others that lived at the last sweep.
 
-    __slots__ = ("_seat", "rows")
+    What servers have of others' stands there like the row of one more worker, while it counts (*loads*).
+    """
 
-    def __init__(self, seat: Seat) -> None:
+    __slots__ = ("_loads", "_seat", "rows")
+
+    def __init__(self, seat: Seat, loads: Loads) -> None:
         self._seat = seat
+        self._loads = loads
         self.sweep(0.0)
 
     def sweep(self, now: float) -> None:
         """See who lives."""
         own = self._seat.row
-        self.rows = [row.peers for row in (own, *self._seat.page.neighbours(own))]
+        rows: list[Sequence[float]] = [row.peers for row in (own, *self._seat.page.neighbours(own))]
+        if self._loads.live:
+            rows.append(self._loads.row)
+        self.rows = rows
 
 
 class SharedPeerState(PeerState):
@@ -45,16 +53,14 @@ class SharedPeerState(PeerState):
     adds and takes away. No other process writes the cell.
     """
 
-    __slots__ = ("_cells", "_claimed", "_words", "column")
+    __slots__ = ("_cells", "_claimed", "_words")
 
     def __init__(self, standing: Standing, row: Row, column: int, circuit: PeerCircuit | None = None) -> None:
-        super().__init__(standing, circuit)
+        super().__init__(standing, circuit, column)
         self._cells = row.peers
         self._words: memoryview[int] | None = row.words
         #: The next call to begin is counted in the cell already.
         self._claimed = False
-        #: The peer's number on the page.
-        self.column = column
 
     def claim(self) -> None:
         """Let the others see the call that is about to begin; `begin` or `disclaim` comes next."""
@@ -150,7 +156,7 @@ class HostLeastConnections:
                 state = peer.state
                 if isinstance(state, SharedPeerState):
                     column = state.column
-                    in_flight = 0
+                    in_flight: float = 0  # a whole number until servers tell
                     for row in rows:
                         in_flight += row[column]
                 else:

@@ -65,7 +65,9 @@ class PeerState:
         "_restored",
         "_standing",
         "_unreached",
+        "beyond",
         "circuit",
+        "column",
         "failures",
         "heard",
         "in_flight",
@@ -77,13 +79,17 @@ class PeerState:
         "word",
     )
 
-    def __init__(self, standing: Standing, circuit: PeerCircuit | None = None) -> None:
+    def __init__(self, standing: Standing, circuit: PeerCircuit | None = None, column: int = -1) -> None:
         self._standing = standing
         standing.doubtful += 1
         self.circuit = circuit or PeerCircuit()
+        #: The peer's number on the page; -1: it has none.
+        self.column = column
         #: Whether its circuit was not like any other's when last looked at: then it makes the worker doubtful too.
         self.out = False
         self.in_flight = 0
+        #: Requests that its server has of others, as it told lately (`gateway.routing.load`).
+        self.beyond = 0.0
         self.proven = False
         #: Whether its last failure was that no connection could be made; and the health check's last word against that.
         self._unreached = False

@@ -1,6 +1,7 @@
 """A request of the gateway's own to a peer, and its whole answer.
 
-Owns `ask` and `knock`. It refuses clients' calls (`gateway.proxy`) and what the answer means (`discovery`, `health`).
+Owns `ask`, `read` and `knock`. It refuses clients' calls (`gateway.proxy`) and what the answer means (`discovery`,
+`health`, `load`).
 """
 
 from __future__ import annotations
@@ -36,14 +37,15 @@ class _Heard(NamedTuple):
 class _Inquiry:
     """Collects one answer (a `gateway.call.Receiver`)."""
 
-    __slots__ = ("_body", "_future", "_size", "exchange", "reused", "sink", "status")
+    __slots__ = ("_body", "_future", "_limit", "_size", "exchange", "reused", "sink", "status")
 
-    def __init__(self, future: asyncio.Future[_Heard]) -> None:
+    def __init__(self, future: asyncio.Future[_Heard], limit: int) -> None:
         self.exchange: Exchange | None = None
         self.sink: Sink | None = None
         self.reused = False
         self.status = 0
         self._future = future
+        self._limit = limit
         self._body: list[bytes] = []
         self._size = 0
 
@@ -60,7 +62,7 @@ class _Inquiry:
 
     def feed(self, payload: bytes, framed: bytes | None = None) -> None:
         self._size += len(payload)
-        if self._size <= ANSWER_LIMIT:
+        if self._size <= self._limit:
             self._body.append(payload)
         elif self.exchange is not None:
             self.exchange.abort()
@@ -94,10 +96,15 @@ class _Inquiry:
 
 async def ask(target: Target, path: bytes, seconds: float) -> bytes:
     """GET *path* from *target* within so many *seconds*: the body of a 200 answer. Raises `InquiryError`."""
-    status, body = await _inquire(target, path, seconds, b"accept: application/json\r\n\r\n")
-    if status != 200:
-        raise InquiryError(f"the answer's status is {status}")
-    return body
+    return _body_of(await _inquire(target, path, seconds, b"accept: application/json\r\n\r\n"))
+
+
+async def read(target: Target, path: bytes, seconds: float, limit: int) -> bytes:
+    """The body of a 200 answer to GET *path*, at most *limit* bytes, on a connection that ends with it.
+
+    Raises `InquiryError`.
+    """
+    return _body_of(await _inquire(target, path, seconds, b"connection: close\r\n\r\n", limit))
 
 
 async def knock(target: Target, path: bytes, seconds: float) -> int:
@@ -106,8 +113,14 @@ async def knock(target: Target, path: bytes, seconds: float) -> int:
     return status
 
 
-async def _inquire(target: Target, path: bytes, seconds: float, lines: bytes) -> _Heard:
-    inquiry = _Inquiry(asyncio.get_running_loop().create_future())
+def _body_of(heard: _Heard) -> bytes:
+    if heard.status != 200:
+        raise InquiryError(f"the answer's status is {heard.status}")
+    return heard.body
+
+
+async def _inquire(target: Target, path: bytes, seconds: float, lines: bytes, limit: int = ANSWER_LIMIT) -> _Heard:
+    inquiry = _Inquiry(asyncio.get_running_loop().create_future(), limit)
     try:
         async with within(seconds):
             # A fresh one: an idle one may be worn out, and nothing is retried here.

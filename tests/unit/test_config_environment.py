@@ -43,7 +43,7 @@ SPECIAL: dict[str, tuple[str, Any]] = {
     "defaults.tls.ca_file": (__file__, __file__),
     **{f"{table}.retry.on": ("timeout, 500", ("timeout", 500)) for table in ("defaults", "backends.0")},
     **{f"{table}.retry.budget": ("0.5", 0.5) for table in ("defaults", "backends.0")},
-    **{f"{table}.health.path": ("/h", "/h") for table in ("defaults", "backends.0")},
+    **{f"{table}.{asked}.path": ("/h", "/h") for table in ("defaults", "backends.0") for asked in ("health", "load")},
     "routes.0.strategy": ("direct", "direct"),
     "routes.0.targets.0.backend": ("b", "b"),
     "routes.0.fallbacks": ("c, m", ("c", "m")),

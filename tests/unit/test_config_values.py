@@ -110,6 +110,8 @@ ZERO_HAS_A_MEANING = {
     "backends.breaker.max_failures",
     "defaults.health.interval",  # nobody is asked
     "backends.health.interval",
+    "defaults.load.interval",
+    "backends.load.interval",
     "routes.targets.weight",  # none of the calls
     "cors.max_age",
     "server.watch",

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.page import PID, Page, Seat
 from gateway.routing.host import LOOKED_AT, LOOKS, HostLeastConnections, HostLoad, SharedPeerState
+from gateway.routing.load import Loads
 from gateway.routing.peer import Peer, PeerState, Standing
 from tests.unit.test_balancers import peers_of, shares
 
@@ -20,7 +21,7 @@ class Worker:
         row = page.rows[number]
         row.cells[PID] = 1000 + number
         self.seat = Seat(page, row, workers=len(page.rows) - 1)
-        self.host = HostLoad(self.seat)
+        self.host = HostLoad(self.seat, Loads(page))
         self.balancer = HostLeastConnections(self.host)
         self.peers = peers_of(*weights)
         for at, peer in enumerate(self.peers):

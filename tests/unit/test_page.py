@@ -11,7 +11,7 @@ import pytest
 
 from gateway.observe.counters import Counter, Gauge, Measures
 from gateway.observe.shared import SharedCounts, bury
-from gateway.page import CONNECTIONS, METRIC_CELLS, PEERS_LIMIT, PID, Page, PageError, Row, Seat
+from gateway.page import CONNECTIONS, LOAD_CELLS, METRIC_CELLS, PEERS_LIMIT, PID, Page, PageError, Row, Seat
 
 
 @pytest.fixture
@@ -72,6 +72,17 @@ def test_burying_the_dead_clears_what_was_given_away_and_touches_no_more(page: P
     assert more <= 64 << 10, "cells that nobody uses take no memory"
     assert not any((*dead.cells, *dead.peers, *dead.metrics))
     assert page.rows[0].metrics[at + 2] == 9
+
+
+def test_what_servers_tell_is_seen_by_every_process_and_stands_in_nobody_s_cells(page: Page) -> None:
+    def write() -> None:
+        mine = Page(page.fd)
+        mine.loads[0] = 7
+        mine.loads[PEERS_LIMIT * LOAD_CELLS - 1] = 8
+
+    assert in_child(write) == 0
+    assert (page.loads[0], page.loads[-1], len(page.loads)) == (7, 8, PEERS_LIMIT * LOAD_CELLS)
+    assert not any(page.circuits) and not any(any(row.metrics[-8:]) for row in page.rows)
 
 
 def test_neighbours_are_the_others_that_live(page: Page) -> None:

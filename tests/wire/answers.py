@@ -102,6 +102,12 @@ def models(*names: str) -> Script:
     return whole(200, models_body(*names))
 
 
+def metrics(*lines: str) -> Script:
+    """What a server tells Prometheus: *lines* among others."""
+    body = "\n".join(("# TYPE process_open_fds gauge", "process_open_fds 12.0", *lines, "")).encode()
+    return whole(200, body, type="text/plain; version=0.0.4; charset=utf-8")
+
+
 def embeddings() -> Script:
     item = {"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}
     numbers = {"prompt_tokens": 2, "total_tokens": 2}

@@ -200,6 +200,40 @@ def healthy_after(stage: KeyStage) -> None:
     wait_healthy(gateway, 1, 8.0)
 
 
+TELLS = answers.metrics("vllm:num_requests_running 7")
+
+
+def scraped(stage: KeyStage, answer: Script = TELLS, **load: Any) -> tuple[Upstream, Gateway]:
+    """A gateway that asks an upstream, which answers *answer* to that, often for its load."""
+    upstream = stage.upstream()
+    upstream.answers["/metrics"] = upstream.answers["/own"] = answer
+    return upstream, stage.start(upstream, fields={"load": {"interval": "200ms", **load}})
+
+
+def wait_told(gateway: Gateway) -> None:
+    gateway.wait_gauge(7, "gateway_backend_load", 2.0, upstream="alpha")
+
+
+def load_path(stage: KeyStage) -> None:
+    upstream, _ = scraped(stage, path="/own")
+    wait_until(lambda: "/own" in {request.target for request in upstream.requests}, "it is asked there", 2.0)
+
+
+def load_interval(stage: KeyStage) -> None:
+    wait_told(scraped(stage)[1])
+
+
+def load_timeout(stage: KeyStage) -> None:
+    """It answers later than it has to by default."""
+
+    def late(x: Exchange) -> None:
+        x.sleep(1.2)
+        TELLS(x)
+
+    gateway = scraped(stage, late, timeout="3s", interval="1500ms")[1]
+    gateway.wait_gauge(7, "gateway_backend_load", 5.0, upstream="alpha")
+
+
 def max_idle(stage: KeyStage) -> None:
     gate = Gate()
     upstream = stage.upstream(answers.stalled(gate))
@@ -270,6 +304,9 @@ SHARED: dict[str, Check] = {
     "health.timeout": health_timeout,
     "health.unhealthy_after": unhealthy_after,
     "health.healthy_after": healthy_after,
+    "load.path": load_path,
+    "load.interval": load_interval,
+    "load.timeout": load_timeout,
     "pool.max_idle": max_idle,
     "pool.idle_timeout": idle_timeout,
     "dns.refresh": refresh,

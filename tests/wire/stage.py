@@ -40,8 +40,8 @@ def configuration(*backends: Mapping[str, Any], **sections: Any) -> Configuratio
         "server": {"port": free_port(), "pre_stop": "0s"},
         "auth": {"keys": [{"name": "tester", "key": KEY}]},
         # Upstreams fail on purpose here, one after the other, and count what comes: a test that is about circuits, or
-        # about health checks, says so.
-        "defaults": {"breaker": {"max_failures": 0}, "health": {"interval": "0s"}},
+        # about health checks or load hints, says so.
+        "defaults": {"breaker": {"max_failures": 0}, "health": {"interval": "0s"}, "load": {"interval": "0s"}},
         "backends": [dict(one) for one in backends],
     }
     return merge(base, sections)
