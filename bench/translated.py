@@ -11,6 +11,7 @@ import asyncio
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -106,7 +107,6 @@ async def _offer(door: Door, options: TranslatedOptions, port: int, tree: Tree) 
     gap = opening_ms(options.streams, options.period_ms) / 1e3
     lasting = options.streams * gap + SETTLE_S + options.duration + OUTLIVE_S + SPARE_S
     request = _request(door, options, int(lasting * 1e3 / options.period_ms))
-    tree.newcomers()  # the worker is born after its listener
     before = tree.resident()
     streams = []
     try:
@@ -140,6 +140,9 @@ def run(options: TranslatedOptions) -> None:
         assert gateway.process is not None
         os.sched_setaffinity(0, {cpus.of_load(0)})
         tree = Tree(gateway.process.pid)
+        while len(tree.pids) == 1 and gateway.process.poll() is None:  # the worker is born after its listener
+            time.sleep(OUTLIVE_S / 100)
+            tree.newcomers()
         rounds: dict[str, list[Found]] = {door.path: [] for door in DOORS}
         for round_ in range(options.rounds):
             at = round_ % len(DOORS)

@@ -8,7 +8,7 @@ collects an answer which must be whole before it can be said otherwise. It refus
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -19,10 +19,11 @@ from gateway.call import Attempt, Call
 from gateway.clock import Clock
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.relay import COMMENT, stream_head
-from protocols.dialect import Ask, BackendSide, Broken, ClientSide, Dropped, JsonObject, Unmappable, Usage
+from protocols.dialect import Ask, BackendSide, Broken, ClientSide, Dropped, JsonObject, TextFeeder, Unmappable, Usage
 from protocols.http1.framing import LAST_CHUNK, chunk
 from protocols.http1.response import ResponseHead, own_head
 from protocols.pieces import Malformed
+from protocols.text_run import TextRun
 
 if TYPE_CHECKING:
     from gateway.routing.endpoints import ClientMaker
@@ -119,6 +120,16 @@ class Translation:
         if self._side is not None:
             self._side.forget()
 
+    def run(self) -> tuple[TextRun | None, Callable[[bytes], bytes]]:
+        """What spares taking each chunk of a run of text apart, where the sides allow it, and what says the text."""
+        if self._side is not None and self._side.repeats_text:
+            run = TextRun(says=self.client.repeats_text)
+            if self.client.repeats_text:
+                return run, run.say
+            if isinstance(self.client, TextFeeder):
+                return run, self.client.feed_text
+        return None, _nothing
+
     @property
     def lines(self) -> bytes:
         """Lines for the answer's head: which fields were left out, if any."""
@@ -198,6 +209,11 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
+def _nothing(text: bytes) -> bytes:
+    """Never asked for."""
+    return b""
+
+
 class Collector:
     """Collects a whole answer. Nothing is told to the client before it is complete: its attempt may still be another.
 
@@ -248,7 +264,19 @@ class Collector:
 class TranslatingSink:
     """A stream, read in the backend's dialect and written in the client's: one write for each read."""
 
-    __slots__ = ("_attempt", "_call", "_chunked", "_client", "_clock", "_end", "_heard", "_translation", "at_last")
+    __slots__ = (
+        "_attempt",
+        "_call",
+        "_chunked",
+        "_client",
+        "_clock",
+        "_end",
+        "_heard",
+        "_run",
+        "_say_text",
+        "_translation",
+        "at_last",
+    )
 
     is_stream = True
     says_error = False
@@ -262,6 +290,9 @@ class TranslatingSink:
         self._translation = translation
         self._clock = clock
         self._heard = heard
+        run, say_text = translation.run()
+        self._run: TextRun | None = run
+        self._say_text: Callable[[bytes], bytes] = say_text
         #: The last words to the client, once the stream's end was heard, or what is wrong with it.
         self._end: bytes | Fault | None = None
         self.at_last = clock.now
@@ -284,12 +315,30 @@ class TranslatingSink:
 
     def feed(self, payload: bytes, framed: bytes | None = None) -> None:
         self.at_last = self._clock.now
+        run = self._run
+        text = run.text(payload) if run is not None else None
+        if text is not None:
+            self._feed_text(text)
+            return
         heard = self._translation.hear(payload)
         said, fault = (b"", heard) if isinstance(heard, Fault) else self._say(heard)
         if said:
             self._client.send(self._framed(said))
         if fault is not None:
             self._attempt.steps.spoiled(self._attempt, fault)
+        elif run is not None and isinstance(heard, list):
+            run.learn(payload, heard, said)
+
+    def _feed_text(self, text: bytes) -> None:
+        """Relay a chunk of a run of text."""
+        try:
+            said = self._say_text(text)
+        except Malformed as error:
+            self._attempt.steps.spoiled(self._attempt, _malformed(error))
+            return
+        self._call.chunks += 1
+        self._call.bytes_out += len(said)
+        self._client.send(self._framed(said))
 
     def _say(self, chunks: list[JsonObject]) -> tuple[bytes, Fault | None]:
         """*chunks* in the client's dialect, counted, as far as they can be said; and why no further."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -123,6 +123,8 @@ class ClientSide(Protocol):
     """
 
     task: Task
+    #: A chunk of text leaves nothing behind here, and becomes the same as the last but for the text.
+    repeats_text: bool
     #: The request in the hub's words, its `model` and `stream` as the client has them. Nobody changes it; it is let go
     #: of once nobody is to be asked any more.
     hub: JsonObject
@@ -140,11 +142,25 @@ class ClientSide(Protocol):
         """What a stream that broke ends with, framed: never what a complete one ends with."""
 
 
+@runtime_checkable
+class TextFeeder(Protocol):
+    """A client's side for which each chunk of text is something else (`repeats_text` is False), and quickly said."""
+
+    def feed_text(self, text: bytes) -> bytes:
+        """What a chunk becomes that is nothing but *text*, a JSON string; the last chunk was such a one too.
+
+        Raises `Malformed`.
+        """
+
+
 class BackendSide(Protocol):
     """One attempt's way of asking and hearing a backend. Made from the hub's request:
 
     `BackendSide(hub, stream, id, created, terms, dropped)`, with *id* and *created* as above. Raises `Unmappable`.
     """
+
+    #: A chunk of text leaves nothing behind here.
+    repeats_text: bool
 
     def ask(self, model: str) -> Ask:
         """The request, for *model* as the backend calls it."""

@@ -26,6 +26,8 @@ _encode: Final = msgspec.json.Encoder().encode
 class MessagesBackend:
     """The backend's side of a chat call; a `protocols.dialect.BackendSide`."""
 
+    repeats_text = True
+
     __slots__ = ("_created", "_effort", "_fields", "_id", "_lines", "_reader", "_stream")
 
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:

@@ -19,6 +19,8 @@ class MessagesClient:
     *id* names the message (`msg_...`), and tool calls that got no id. *created* is no part of the dialect.
     """
 
+    repeats_text = True
+
     __slots__ = ("_id", "_shows_thinking", "_stream", "hub", "task")
 
     def __init__(self, fields: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:

@@ -121,6 +121,8 @@ def _request(hub: JsonObject, stream: bool, dropped: Dropped) -> JsonObject:
 class ChatBackend:
     """A `BackendSide` for /api/chat."""
 
+    repeats_text = False
+
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
         self._body = fields.written(_request(hub, stream, dropped))
         self._id = id

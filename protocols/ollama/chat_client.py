@@ -43,6 +43,8 @@ def _tools(value: Any, dropped: Dropped) -> list[JsonObject]:
 class ChatClient:
     """A `ClientSide` for /api/chat."""
 
+    repeats_text = True
+
     def __init__(self, given: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:
         self.task = Task.CHAT
         self.hub = self._translate(given, stream, dropped)

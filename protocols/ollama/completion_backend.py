@@ -41,6 +41,8 @@ def _prompt(value: Any) -> str:
 class CompletionBackend:
     """A `BackendSide` for /api/generate."""
 
+    repeats_text = False
+
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
         fields.refuse_rest(hub, _KNOWN, dropped, "is no field that can be translated for Ollama")
         fields.refuse_set(hub, _ODD, dropped, NO_EQUIVALENT)

@@ -43,6 +43,8 @@ def _vectors(answer: JsonObject) -> list[list[float]]:
 class EmbedClient:
     """A `ClientSide` for /api/embed."""
 
+    repeats_text = False
+
     def __init__(self, given: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:
         self.task = Task.EMBEDDINGS
         self.hub = request.begin(given, False, _HINTS | {"input", "dimensions"}, dropped)

@@ -42,6 +42,8 @@ def _inputs(value: Any) -> list[str]:
 class EmbeddingsBackend:
     """A `BackendSide` for /api/embed."""
 
+    repeats_text = False
+
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
         fields.refuse_rest(hub, _KNOWN, dropped, "is no field that can be translated for Ollama")
         inputs = _inputs(hub.get("input"))

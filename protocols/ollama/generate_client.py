@@ -29,6 +29,8 @@ _KNOWN: Final = request.COMMON | {
 class GenerateClient:
     """A `ClientSide` for /api/generate; its task depends on the request."""
 
+    repeats_text = True
+
     def __init__(self, given: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:
         raw = fields.flag(given.get("raw"), "raw")
         suffix = fields.optional_text(given.get("suffix"), "suffix")

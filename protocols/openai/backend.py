@@ -33,6 +33,8 @@ from protocols.sse import EventReader
 class _TextBackend:
     """What chat and completions have in common: the request, and how a stream of chunks goes on and ends."""
 
+    repeats_text = True
+
     _path: bytes
 
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
@@ -252,6 +254,8 @@ class CompletionBackend(_TextBackend):
 
 class EmbeddingsBackend:
     """A backend with POST /v1/embeddings; a `BackendSide`. Asks for floats: not every server knows base64."""
+
+    repeats_text = False
 
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
         self.hub = hub

@@ -24,6 +24,8 @@ _DONE: Final = b"data: [DONE]\n\n"
 class _TextClient:
     """What chat and completions have in common: a stream of chunks, usage where it was asked for, [DONE]."""
 
+    repeats_text = True
+
     def __init__(self, fields: JsonObject, id: str, created: int, wants_usage: bool) -> None:
         self.hub = fields
         self._made = {"id": id, "object": "", "created": created, "model": fields.get("model") or ""}
@@ -127,6 +129,8 @@ class CompletionClient(_TextClient):
 
 class EmbeddingsClient:
     """A client of POST /v1/embeddings; a `ClientSide`. There is no stream of embeddings."""
+
+    repeats_text = False
 
     task = Task.EMBEDDINGS
 

@@ -94,6 +94,8 @@ _decode_text: Final = msgspec.json.Decoder(str | None).decode
 class ChatBackend(EventStream):
     """One attempt at /v1/chat/completions of TGI. A BackendSide."""
 
+    repeats_text = False
+
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
         # the request
         self._stops = stops(hub)

@@ -74,6 +74,8 @@ _decode_event: Final = msgspec.json.Decoder(_Event).decode
 class CompletionBackend(EventStream):
     """One attempt at /v1/completions, said in TGI's own words. A BackendSide."""
 
+    repeats_text = False
+
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
         # the request
         self._stream = stream

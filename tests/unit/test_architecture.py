@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("protocols.pieces", "protocols.prometheus"),
     ("protocols.http1", "protocols.sse", "protocols.ndjson", "protocols.multipart", "protocols.proxy_protocol"),
     ("protocols.dialect",),
+    ("protocols.text_run",),
     ("protocols.openai",),
     ("protocols.anthropic", "protocols.ollama", "protocols.tgi"),
     # values

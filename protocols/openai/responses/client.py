@@ -16,6 +16,8 @@ from protocols.openai.responses.response import ResponseWriter
 class ResponsesClient:
     """One call of a client that speaks OpenAI's responses; a `ClientSide`."""
 
+    repeats_text = False
+
     task = Task.CHAT
 
     def __init__(self, fields: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:
@@ -32,6 +34,10 @@ class ResponsesClient:
     def feed(self, chunk: JsonObject) -> bytes:
         """See `ClientSide`. Raises `Malformed`, also where the answer becomes too long to be repeated."""
         return self._events.feed(chunk)
+
+    def feed_text(self, text: bytes) -> bytes:
+        """See `TextFeeder`."""
+        return self._events.feed_text(text)
 
     def end(self) -> bytes:
         """See `ClientSide`. Raises `Malformed`."""

@@ -75,6 +75,15 @@ class Events:
                 self._reason = REASONS.get(reason) if type(reason) is str else None
         return said
 
+    def feed_text(self, text: bytes) -> bytes:
+        """The event of a chunk that is nothing but *text*, a JSON string, behind another. Raises `Malformed`."""
+        message = self._message
+        assert message is not None and message.kind is _TEXT, "a run of text begins with a chunk of text"
+        self._count(len(text))
+        number = self._number
+        self._number = number + 1
+        return message.say(text, b"", number)
+
     def end(self) -> bytes:
         """The events of a stream that is complete. Raises `Malformed`."""
         said = b"" if self._number else self._begin({})
