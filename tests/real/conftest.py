@@ -1,9 +1,11 @@
-"""One llama.cpp server and one gateway before it, for all tests of this folder."""
+"""One llama.cpp server and one gateway before it, and the official clients, for all tests of this folder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import anthropic
+import ollama
 import openai
 import pytest
 
@@ -22,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServer]:
 @pytest.fixture(scope="session")
 def gateway(server: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Its only backend has no list of models, so it asks the server for them."""
-    config = configuration({"name": "llama", "endpoints": [server.url]})
+    config = configuration({"name": "llama", "protocol": "llamacpp", "endpoints": [server.url]})
     gateway = Gateway(config, tmp_path_factory.mktemp("gateway"), ready_path="/health/ready")
     try:
         yield gateway
@@ -32,12 +34,32 @@ def gateway(server: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-def client(gateway: Gateway) -> Iterator[openai.OpenAI]:
-    """The unmodified SDK, which is told to try once only: a lost call is a failed test."""
-    base = f"http://127.0.0.1:{gateway.port}/v1"
-    with openai.OpenAI(api_key=KEY, base_url=base, max_retries=0, timeout=60) as client:
-        yield client
+def address(gateway: Gateway) -> Iterator[str]:
+    """Where the gateway is. After the test it has to be at rest."""
+    yield f"http://127.0.0.1:{gateway.port}"
     wait_until(lambda: not _held(gateway), lambda: f"a gateway at rest still holds {_held(gateway)}")
+
+
+# The unmodified SDKs, which are told to try once only: a lost call is a failed test.
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(api_key=KEY, base_url=f"{address}/v1", max_retries=0, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def claude(address: str) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(api_key=KEY, base_url=address, max_retries=0, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def native(address: str) -> Iterator[ollama.Client]:
+    """It never tries twice."""
+    with ollama.Client(address, headers={"Authorization": f"Bearer {KEY}"}, timeout=60, trust_env=False) as client:
+        yield client
 
 
 def _held(gateway: Gateway) -> dict[str, float]:

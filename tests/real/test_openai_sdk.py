@@ -8,11 +8,11 @@ from typing import Any
 import openai
 import pytest
 
+from tests.real.asked import HELLO
 from tests.real.llama_server import SLOT_CONTEXT, SLOTS, LlamaServer
 from tests.real.tiny_model import WIDTH
 from tests.wire.process import Gateway, wait_until
 
-HELLO: Any = [{"role": "user", "content": "Hello"}]
 #: llama.cpp's own switch: generate exactly `max_tokens`, whatever the random model says.
 EXACTLY: Any = {"ignore_eos": True}
 

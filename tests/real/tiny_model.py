@@ -5,6 +5,7 @@ Owns the file's making. The numbers are drawn from a fixed seed, so every run ha
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import gguf
@@ -16,9 +17,18 @@ HEADS = 4
 FEED_FORWARD = 128
 CONTEXT = 65536
 WORDS = ["the", "and", "of", "to", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with"]
+#: All that the model knows: after CUE it says CALL, and then END. A question that comes with tools ends with CUE.
+CUE, CALL, END = "<cue>", "<tool_call>", "<0x0A>"
+#: Says tools and calls in Hermes' way, which llama.cpp reads out of a template: so it binds answers to a grammar where
+#: a call or a schema is wanted. What an answer begins with has to pass that grammar, so it has no special token.
 TEMPLATE = (
-    "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
+    "{% for tool in tools or [] %}<tool>{{ tool | tojson }}</tool>\n{% endfor %}"
+    "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] or '' }}"
+    "{% for call in message['tool_calls'] or [] %}<tool_call>\n"
+    "{\"name\": {{ call['function']['name'] | tojson }}, \"arguments\": {{ call['function']['arguments'] | tojson }}}"
+    "\n</tool_call>{% endfor %}</s>{% endfor %}"
+    "{% if add_generation_prompt %}assistant: "
+    "{% if tools and messages[-1]['role'] == 'user' %}<cue>{% endif %}{% endif %}"
 )
 
 
@@ -30,6 +40,8 @@ def _vocabulary() -> tuple[list[str], list[float], list[int]]:
     letters = [*"abcdefghijklmnopqrstuvwxyz", "\u2581", *(f"\u2581{word}" for word in WORDS)]
     tokens += letters
     types += [kinds.NORMAL] * len(letters)
+    tokens += [CUE, CALL]
+    types += [kinds.USER_DEFINED] * 2
     scores = [-float(number) for number in range(len(tokens))]
     return tokens, scores, [int(kind) for kind in types]
 
@@ -55,8 +67,9 @@ def write_model(path: Path) -> Path:
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
+    writer.add_add_space_prefix(False)
     writer.add_chat_template(TEMPLATE)
-    for name, tensor in _tensors(len(tokens)):
+    for name, tensor in _tensors(tokens):
         writer.add_tensor(name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -65,20 +78,25 @@ def write_model(path: Path) -> Path:
     return path
 
 
-def _tensors(vocabulary: int) -> list[tuple[str, np.ndarray]]:
+def _tensors(tokens: list[str]) -> list[tuple[str, np.ndarray]]:
     dice = np.random.default_rng(1)
 
     def draw(*shape: int) -> np.ndarray:
         return dice.normal(0, 0.1, shape).astype(np.float32)
 
     ones = np.ones(WIDTH, dtype=np.float32)
-    tensors = [("token_embd.weight", draw(vocabulary, WIDTH)), ("output_norm.weight", ones)]
-    tensors.append(("output.weight", draw(vocabulary, WIDTH)))
+    inputs, outputs = draw(len(tokens), WIDTH), draw(len(tokens), WIDTH)
+    inputs[:, :2] = outputs[:, :2] = 0  # the first two dimensions say what the last token was, and nothing else
+    for dimension, (last, then) in enumerate(pairwise([CUE, CALL, END])):
+        inputs[tokens.index(last), dimension] = outputs[tokens.index(then), dimension] = 10
+    tensors = [("token_embd.weight", inputs), ("output_norm.weight", ones), ("output.weight", outputs)]
     for block in range(BLOCKS):
         square = {f"blk.{block}.attn_{part}.weight": draw(WIDTH, WIDTH) for part in ("q", "k", "v", "output")}
+        down = draw(WIDTH, FEED_FORWARD)
+        square[f"blk.{block}.attn_output.weight"][:2] = down[:2] = 0
         tensors += square.items()
         tensors += [(f"blk.{block}.{part}_norm.weight", ones) for part in ("attn", "ffn")]
         tensors.append((f"blk.{block}.ffn_gate.weight", draw(FEED_FORWARD, WIDTH)))
         tensors.append((f"blk.{block}.ffn_up.weight", draw(FEED_FORWARD, WIDTH)))
-        tensors.append((f"blk.{block}.ffn_down.weight", draw(WIDTH, FEED_FORWARD)))
+        tensors.append((f"blk.{block}.ffn_down.weight", down))
     return tensors
