@@ -39,7 +39,8 @@ _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 _CONTENT_TYPE: Final = int(Role.CONTENT_TYPE)
 #: Lines of a client's head that mean something in its own dialect only, or describe the body that it sent.
 _OF_DIALECTS: Final = re.compile(
-    rb"^(?:content-type|accept|anthropic-[a-z-]+|openai-[a-z-]+|x-stainless-[a-z-]+):[^\r]*\r\n", re.MULTILINE
+    rb"^(?:content-type|accept|anthropic-[a-z-]+|openai-[a-z-]+|x-stainless-[a-z-]+):[^\r]*\r\n",
+    re.MULTILINE | re.IGNORECASE,
 )
 #: Head starts remembered per peer; doors are few, paths passed through are the clients' choice.
 STARTS_LIMIT: Final = 256

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -162,3 +163,17 @@ def test_without_cors_no_origin_is_told_anything(gateway: Gateway) -> None:
     response = gateway.ask("POST", CHAT, chat_request(), (("Origin", ORIGIN),))
     assert not [name for name, _ in response.headers if name.startswith("access-control")]
     assert gateway.ask("OPTIONS", CHAT, None, PREFLIGHT).status == 405
+
+
+def test_a_translated_call_has_one_content_type_and_no_lines_of_the_clients_dialect(stage: Stage) -> None:
+    upstream = stage.upstream()
+    client = stage.connect(stage.gateway(configuration(backend(upstream, native=["/v1/embeddings"]))))
+    lines = [("Anthropic-Version", "2023-06-01"), ("X-Stainless-OS", "Linux"), ("Accept", "*/*"), ("X-Own", "kept")]
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}
+    client.request("POST", "/v1/messages", json.dumps(body).encode(), lines)
+    assert client.response("POST").status == 200
+    asked = upstream.requests[-1]
+    assert asked.header("content-type") == "application/json"
+    assert asked.header("x-own") == "kept"
+    names = {name for name, _ in asked.headers}
+    assert not names & {"anthropic-version", "x-stainless-os", "accept"}
