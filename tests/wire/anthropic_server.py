@@ -17,6 +17,8 @@ from tests.wire import answers
 from tests.wire.anthropic_rules import SIGNATURE, Refusal, check_body, check_head
 from tests.wire.upstream import Exchange
 
+#: What a backend of this server needs.
+AUTH = {"type": "header", "header_name": "x-api-key", "token": "sk-ant-scripted"}
 REQUEST_ID = "req_011CSHoEeqs5C35K2UUqR7Fy"
 #: What the scripted model thinks and what nobody may read of it.
 THOUGHT = "The user wants something. Grüße!"

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.wire import answers, tls
+from tests.wire import anthropic_server, answers, tls
 from tests.wire.accepted import Gate
 from tests.wire.client import KEY, chat_request
 from tests.wire.keys_stage import BACKENDS, DEFAULTS, Check, KeyStage
+from tests.wire.ledger import Request
 from tests.wire.process import DidNotStart, Gateway, free_port, wait_until
 from tests.wire.stage import backend, configuration
 from tests.wire.upstream import Exchange, Script, Upstream
@@ -287,6 +288,26 @@ def heartbeat(stage: KeyStage) -> None:
     assert client.read_head("POST").status == 200
 
 
+def asked_messages(stage: KeyStage, **fields: Any) -> Request:
+    """What a backend that speaks Anthropic's API is asked for a chat."""
+    upstream = stage.upstream(anthropic_server.serve)
+    named = {"protocol": "anthropic", "models": [{"m": "claude-echo"}], "auth": anthropic_server.AUTH}
+    if stage.place == DEFAULTS:
+        config = configuration(backend(upstream, **named), defaults=fields)
+    else:
+        config = configuration(backend(upstream, **named, **fields))
+    assert ok(stage.gateway(config))
+    return upstream.ledger.last
+
+
+def api_version(stage: KeyStage) -> None:
+    assert asked_messages(stage, api_version="2026-10-21").header("anthropic-version") == "2026-10-21"
+
+
+def max_tokens(stage: KeyStage) -> None:
+    assert asked_messages(stage, max_tokens=77).json()["max_tokens"] == 77
+
+
 SHARED: dict[str, Check] = {
     "auth.type": auth_type,
     **{f"auth.{check.__name__}": check for check in (header_name, username, token, token_env, token_file)},
@@ -313,6 +334,8 @@ SHARED: dict[str, Check] = {
     "dns.peer_per": peer_per,
     "usage": usage,
     "heartbeat": heartbeat,
+    "api_version": api_version,
+    "max_tokens": max_tokens,
 }
 
 
@@ -378,11 +401,24 @@ def passthrough(stage: KeyStage) -> None:
     assert stage.gateway(config).ask("GET", "/v1/files").status == 200
 
 
+def capabilities(stage: KeyStage) -> None:
+    gateway = stage.gateway(configuration(backend(stage.upstream(), capabilities=["embeddings"])))
+    assert gateway.ask("POST", CHAT, chat_request()).status == 400
+
+
+def native(stage: KeyStage) -> None:
+    """A backend that only chats is asked for a chat, whatever the client asks for."""
+    upstream = stage.upstream()
+    gateway = stage.gateway(configuration(backend(upstream, native=[CHAT])))
+    assert gateway.ask("POST", "/v1/responses", b'{"model":"m","input":"Hello","store":false}').status == 200
+    assert upstream.ledger.last.target == CHAT
+
+
 CHECKS: dict[str, Check] = {
     **{f"{BACKENDS}.{path}": check for path, check in SHARED.items()},
     **{f"{DEFAULTS}.{path}": check for path, check in SHARED.items()},
     **{f"{BACKENDS}.{check.__name__}": check for check in (name, enabled, protocol, endpoints)},
-    **{f"{BACKENDS}.{check.__name__}": check for check in (models, models_refresh, passthrough)},
+    **{f"{BACKENDS}.{check.__name__}": check for check in (models, models_refresh, passthrough, capabilities, native)},
     f"{BACKENDS}.endpoints.url": url,
     f"{BACKENDS}.endpoints.weight": weight,
 }

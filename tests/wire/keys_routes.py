@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.wire import answers
+from tests.wire import anthropic_server, answers
 from tests.wire.client import chat_request
 from tests.wire.keys_stage import Check, KeyStage
 from tests.wire.process import Gateway
@@ -61,6 +61,15 @@ def fallbacks(stage: KeyStage) -> None:
     assert served(gateway) == ["b", "mb"]
 
 
+def lenient(stage: KeyStage) -> None:
+    """Anthropic's API has no seed: it is refused, or left out and said to be."""
+    named = {"protocol": "anthropic", "models": [{"m": "claude-echo"}], "auth": anthropic_server.AUTH}
+    messages = backend(stage.upstream(anthropic_server.serve), **named)
+    gateway = stage.gateway(configuration(messages, routes=[{"model": "m", "targets": ["alpha"], "lenient": True}]))
+    answer = gateway.ask("POST", CHAT, chat_request(seed=7))
+    assert (answer.status, answer.header("x-dropped-fields")) == (200, "seed"), answer
+
+
 def default_strategy(stage: KeyStage) -> None:
     upstreams = [stage.upstream(), stage.upstream()]
     gateway = stage.gateway(configuration(backend(*upstreams), routing={"default_strategy": "weighted"}))
@@ -75,7 +84,7 @@ def model_mappings(stage: KeyStage) -> None:
 
 
 CHECKS: dict[str, Check] = {
-    **{f"routes.{check.__name__}": check for check in (model, strategy, targets, fallbacks)},
+    **{f"routes.{check.__name__}": check for check in (model, strategy, targets, fallbacks, lenient)},
     "routes.targets.backend": target,
     "routes.targets.weight": weight,
     "routing.default_strategy": default_strategy,
