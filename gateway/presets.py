@@ -91,7 +91,7 @@ def speech_of(backend: schema.Backend) -> Speech:
     listed = set(backend.native or preset.native)
     able = frozenset(door for door in INFERENCE if not backend.capabilities or door.capability in _words(backend))
     return Speech(
-        family=schema.FAMILIES.get(backend.protocol, schema.OPENAI_FAMILY),
+        family=schema.family_of(backend),
         native=frozenset(door for door in able if door.path in listed),
         able=able,
         sides=preset.sides,

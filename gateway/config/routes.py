@@ -13,7 +13,7 @@ from typing import Final
 from gateway.config.convert import meant
 from gateway.config.report import Path, Report, is_text
 from gateway.config.rules import listed_text, unique_names
-from gateway.config.schema import Config, Route, Target
+from gateway.config.schema import Backend, Config, Route, Target, family_of
 from gateway.config.text import is_pattern, shown
 
 _TEXT: Final = "expected text without control characters or spaces around it"
@@ -42,6 +42,7 @@ def check(config: Config, report: Report) -> None:
 def check_whole(config: Config, report: Report) -> None:
     """The rules on names, for a configuration read whole."""
     names = _Names(config)
+    _one_dialect(config, names, report)
     if config.routing.default_backend:
         _enabled(config.routing.default_backend, (_ROUTING, "default_backend"), names, report)
     for at, route in enumerate(config.routes):
@@ -54,6 +55,23 @@ def check_whole(config: Config, report: Report) -> None:
             report(path, "has a route with targets, which wins, expected only one of the two")
         elif is_text(model) and not (names.routed(model) or names.served(model)):
             report(path, names.unknown(model))
+
+
+def _one_dialect(config: Config, names: _Names, report: Report) -> None:
+    """A model is listed by backends of one dialect, unless a route says which of them serve it."""
+    first: dict[str, Backend] = {}
+    for at, backend in enumerate(config.backends):
+        listed = backend.models if backend.enabled and not isinstance(backend.models, str) else ()
+        for place, given in enumerate(listed):
+            for model in (given,) if isinstance(given, str) else given:
+                other = first.setdefault(model, backend)
+                if family_of(other) == family_of(backend) or names.divided(model):
+                    continue
+                said = (
+                    f"is {shown(model)}, which {shown(other.name)} ({other.protocol}) lists too, in another dialect "
+                    f"than {shown(backend.name)} ({backend.protocol}), expected a route with targets for it"
+                )
+                report(("backends", at, "models", place), said)
 
 
 def _enabled(name: str, path: Path, names: _Names, report: Report) -> None:
@@ -173,6 +191,13 @@ class _Names:
     def routed(self, name: str) -> bool:
         """Whether a route holds for *name*."""
         return any(route.model == name or fnmatchcase(name, route.model) for route in self._routes)
+
+    def divided(self, name: str) -> bool:
+        """Whether the calls of *name* go to a route's targets, or where it is mapped to, whoever lists it."""
+        exact = next((route for route in self._routes if route.model == name), None)
+        patterns = [route for route in self._routes if is_pattern(route.model) and fnmatchcase(name, route.model)]
+        route = exact or max(patterns, key=lambda one: len(one.model), default=None)
+        return name in self._aliases or (route is not None and bool(route.targets))
 
     def chained(self, name: str, own: Route) -> bool:
         """Whether *name*, a fallback of the route *own*, has another route with targets."""

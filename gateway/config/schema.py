@@ -277,6 +277,11 @@ class Backend(Defaults, frozen=True, kw_only=True):
     passthrough: tuple[str, ...] = ()
 
 
+def family_of(backend: Backend) -> str:
+    """The dialect that *backend* speaks: those of one family may serve one model together."""
+    return FAMILIES.get(backend.protocol, OPENAI_FAMILY)
+
+
 class Target(Section, frozen=True):
     backend: str
     weight: CountOrNone = 1
