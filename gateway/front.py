@@ -73,7 +73,7 @@ _NOWHERE: Final = {
     b"/v1/messages/": Endpoint("other", Body.NONE, methods=NOWHERE.methods, dialect=ANTHROPIC),
     b"/api/": Endpoint("other", Body.NONE, methods=NOWHERE.methods, dialect=OLLAMA),
 }
-_VERSION_FIELD: Final = b"anthropic-version:"
+_VERSION_FIELD: Final = re.compile(rb"^anthropic-version:", re.MULTILINE | re.IGNORECASE)
 
 
 class Cors(NamedTuple):
@@ -213,7 +213,7 @@ class Front:
             fault = Fault(Side.CLIENT, Kind.UNKNOWN_PATH, "There is nothing at this path.")
             nowhere = (one for prefix, one in _NOWHERE.items() if request.path.startswith(prefix))
             return (next(nowhere, NOWHERE), None, None, cors, fault)
-        if door.twin is not None and any(_VERSION_FIELD in line for line in request.forward):
+        if door.twin is not None and _VERSION_FIELD.search(b"".join(request.forward)):
             door = door.twin
         endpoint = door.endpoint
         if request.method == b"OPTIONS" and cors and special[Role.CORS_METHOD] is not None:

@@ -40,7 +40,7 @@ _CONTENT_TYPE: Final = int(Role.CONTENT_TYPE)
 #: Lines of a client's head that mean something in its own dialect only, or describe the body that it sent.
 _OF_DIALECTS: Final = re.compile(
     rb"^(?:content-type|accept|anthropic-[a-z-]+|openai-[a-z-]+|x-stainless-[a-z-]+):[^\r]*\r\n",
-    re.MULTILINE | re.IGNORECASE,
+    re.MULTILINE | re.IGNORECASE,  # clients' fields are passed on as they spell them
 )
 #: Head starts remembered per peer; doors are few, paths passed through are the clients' choice.
 STARTS_LIMIT: Final = 256
@@ -219,7 +219,7 @@ class HttpBackend:
         if fields is not None and request.special[_CONTENT_TYPE] is None:
             lines += b"content-type: application/json\r\n"
         if self._lines:
-            lines += b"".join(line for name, line in self._lines.items() if name + b":" not in lines)
+            lines += self._missing(lines)
         if not body and request.method not in _WITH_BODY:
             return b"%b%bx-request-id: %b\r\nx-trace-id: %b\r\n\r\n" % (start, lines, call.id, call.trace)
         return b"%b%bx-request-id: %b\r\nx-trace-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
@@ -230,6 +230,11 @@ class HttpBackend:
             len(body),
             body,
         )
+
+    def _missing(self, lines: bytes) -> bytes:
+        """Those of the backend's own lines whose fields *lines* lack, however a client spells them."""
+        told = b"\n" + lines.lower()
+        return b"".join(line for name, line in self._lines.items() if b"\n" + name + b":" not in told)
 
     def _translated(self, call: Call, translation: Translation, target: Target) -> bytes:
         """The same call in the peer's own dialect: its path and body, and of the client's head what any dialect has."""
