@@ -14,6 +14,7 @@ OpenAI's keeps these names there:
   with their signatures; in a stream one with an empty `thinking` tells the signature of the reasoning before it.
 - `choice.stop_reason`: the text at which the model stopped, where the backend tells which (vLLM's name).
 - `usage.prompt_tokens_details.cache_creation_tokens`: of the prompt's tokens those that were written to a cache.
+- `embedding` of an answer is always numbers; a client that asked for base64 writes it so itself.
 - `top_k`, `min_p`, `repetition_penalty` of a request: as vLLM and its kin call them.
 """
 

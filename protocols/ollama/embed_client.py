@@ -18,14 +18,13 @@ from protocols.dialect import Dropped, ErrorObject, JsonObject, Task, Unmappable
 from protocols.ollama import fields, hub, request
 from protocols.ollama.errors import error_line
 from protocols.ollama.json_text import encode
-from protocols.ollama.vectors import from_base64
 from protocols.pieces import Malformed
 
 _HINTS: Final = request.HINTS - {"shift"} | {"model", "options"}
 
 
 class _Item(msgspec.Struct):
-    embedding: list[float] | str
+    embedding: list[float]
     index: int | None = None
 
 
@@ -37,7 +36,7 @@ def _vectors(answer: JsonObject) -> list[list[float]]:
         raise Malformed("an answer has no embeddings") from None
     if any(item.index is not None for item in items):
         items.sort(key=lambda item: item.index or 0)
-    return [from_base64(item.embedding) if isinstance(item.embedding, str) else item.embedding for item in items]
+    return [item.embedding for item in items]
 
 
 class EmbedClient:

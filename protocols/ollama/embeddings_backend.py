@@ -3,6 +3,7 @@
 Owns one attempt. It refuses streams, and inputs that are tokens. Made by the gateway for an attempt on a translated
 route. Source: `EmbeddingsMiddleware` and `ToEmbeddingList` of the server v0.33, which is its own /v1/embeddings.
 
+The hub's vectors are numbers, whatever `encoding_format` says: its client writes them as it asked for them.
 As there, an input that is too long is cut by the server (`truncate` is its default), where OpenAI would refuse it.
 """
 
@@ -16,7 +17,6 @@ from protocols.dialect import Ask, Dropped, ErrorObject, JsonObject, Terms, Unma
 from protocols.ollama import fields
 from protocols.ollama.errors import read_error
 from protocols.ollama.json_text import encode
-from protocols.ollama.vectors import to_base64
 from protocols.pieces import Malformed
 
 _KNOWN: Final = frozenset({"model", "input", "encoding_format", "dimensions", "user", "stream"})
@@ -53,10 +53,6 @@ class EmbeddingsBackend:
             if dimensions < 1:
                 raise Unmappable("'dimensions' must be at least 1", "dimensions")
             body["dimensions"] = dimensions
-        form = fields.optional_text(hub.get("encoding_format"), "encoding_format")
-        if form not in ("", "float", "base64"):
-            raise Unmappable("'encoding_format' must be float or base64", "encoding_format")
-        self._base64 = form == "base64"
         self._count = len(inputs)
         self._body = fields.written(body)
         self._model = fields.optional_text(hub.get("model"), "model")
@@ -77,11 +73,10 @@ class EmbeddingsBackend:
             raise Malformed("an answer has no embeddings") from None
         if len(answer.embeddings) != self._count:
             raise Malformed("an answer has not as many embeddings as there were inputs")
-        told = [to_base64(vector) if self._base64 else vector for vector in answer.embeddings]
-        count = answer.prompt_eval_count
+        vectors, count = answer.embeddings, answer.prompt_eval_count
         return {
             "object": "list",
-            "data": [{"object": "embedding", "index": at, "embedding": vector} for at, vector in enumerate(told)],
+            "data": [{"object": "embedding", "index": at, "embedding": vector} for at, vector in enumerate(vectors)],
             "model": self._model,
             "usage": {"prompt_tokens": count, "total_tokens": count},
         }

@@ -17,8 +17,14 @@ from protocols.pieces import Malformed
 
 
 def write_vector(vector: list[float]) -> str:
-    """Base64 of the numbers as little-endian float32, as OpenAI's `encoding_format` "base64" has it."""
-    return base64.b64encode(_little_endian(array("f", vector)).tobytes()).decode()
+    """Base64 of the numbers as little-endian float32, as OpenAI's `encoding_format` "base64" has it.
+
+    Raises `Malformed` where one does not fit 32 bits.
+    """
+    numbers = array("f", vector)
+    if not all(map(isfinite, numbers)):
+        raise Malformed("an embedding has a number that is too large")
+    return base64.b64encode(_little_endian(numbers).tobytes()).decode()
 
 
 def read_vector(embedding: list[float] | str) -> list[float]:

@@ -430,6 +430,12 @@ def test_embeddings_are_numbers_in_order_however_they_come() -> None:
     assert answer["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
 
 
+def test_a_number_that_is_too_large_for_base64_is_malformed() -> None:
+    client = EmbeddingsClient({"input": "Hi", "encoding_format": "base64"}, False, ID, CREATED, Dropped(lenient=False))
+    with pytest.raises(Malformed, match="too large"):
+        client.answer({"data": [{"embedding": [1e300]}]})
+
+
 @pytest.mark.parametrize("embedding", ["?", "AAA=", "AACAfw==", "é", None, ["a"]])
 def test_what_is_no_vector_is_malformed(embedding: Any) -> None:
     with pytest.raises(Malformed):
