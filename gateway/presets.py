@@ -94,7 +94,7 @@ def speech_of(backend: schema.Backend) -> Speech:
         family=schema.family_of(backend),
         native=frozenset(door for door in able if door.path in listed),
         able=able,
-        sides=preset.sides,
+        sides=_sides(preset, listed),
         terms=Terms(
             api_version=backend.api_version,
             max_tokens=backend.max_tokens,
@@ -108,6 +108,13 @@ def _is_openai(endpoint: str | schema.Endpoint) -> bool:
     """Whether it is OpenAI's own, or Azure's: they know no former words."""
     host = parse(endpoint if isinstance(endpoint, str) else endpoint.url).host
     return host.endswith((".openai.com", ".azure.com"))
+
+
+def _sides(preset: Preset, listed: set[str]) -> Mapping[Task, SideMaker]:
+    """How it is asked: a server of OpenAI's API by those of its doors that it has itself."""
+    if preset.sides is not _OPENAI_SIDES:
+        return preset.sides
+    return {task: side for task, side in preset.sides.items() if task.value in listed}
 
 
 def _words(backend: schema.Backend) -> Iterable[str]:

@@ -126,7 +126,7 @@ def by_chat(at: Clients, asked: Asked, stream: bool) -> Heard:
         answer = at.openai.chat.completions.create(**fields)
         choice, usage = answer.choices[0], answer.usage
         message = choice.message
-        calls = [(one.function.name, one.function.arguments) for one in message.tool_calls or ()]  # type: ignore[union-attr]  # functions only
+        calls = [(one.function.name, one.function.arguments) for one in message.tool_calls or ()]
         thought = getattr(message, "reasoning_content", None) or ""
         text, finish = message.content or "", choice.finish_reason
     else:
@@ -288,7 +288,7 @@ def by_generate(at: Clients, asked: Asked, stream: bool) -> Heard:
     }
     parts = list(at.ollama.generate(**fields, stream=True)) if stream else [at.ollama.generate(**fields)]
     assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
-    text = "".join(part.response for part in parts)
+    text = "".join(part.response or "" for part in parts)
     thought = "".join(part.thinking or "" for part in parts)
     last = parts[-1]
     tokens = last.prompt_eval_count or 0, last.eval_count or 0

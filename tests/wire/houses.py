@@ -36,7 +36,7 @@ class Says(NamedTuple):
 ZURICH = {"city": "Zürich", "days": 2}
 KOELN = {"city": "Köln", "days": 7}
 _ONE = (("weather", ZURICH),)
-_BOTH = (("weather", ZURICH), ("now", {}))
+_BOTH: tuple[tuple[str, Any], ...] = (*_ONE, ("now", {}))
 
 #: What is said in answer to "say: Grüße", by scenario and house; what is not here it cannot do.
 ANSWERS: dict[str, dict[str, Says]] = {
@@ -113,7 +113,7 @@ class Houses:
 
     def backends(self, **more: Any) -> list[dict[str, Any]]:
         """One for each house; *more* stands in each."""
-        served = {
+        served: dict[str, dict[str, Any]] = {
             "openai": {"models": [{f"openai-{word}": word} for word in SCENARIOS]},
             "chatonly": {
                 "models": [{f"chatonly-{word}": word} for word in SCENARIOS],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.wire import anthropic_server, answers, tls
+from tests.wire import answers, anthropic_server, tls
 from tests.wire.accepted import Gate
 from tests.wire.client import KEY, chat_request
 from tests.wire.keys_stage import BACKENDS, DEFAULTS, Check, KeyStage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.wire import anthropic_server, answers
+from tests.wire import answers, anthropic_server
 from tests.wire.client import chat_request
 from tests.wire.keys_stage import Check, KeyStage
 from tests.wire.process import Gateway
