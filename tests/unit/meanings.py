@@ -115,6 +115,9 @@ def meaning_of_request(hub: JsonObject) -> JsonObject:
         fields["response_format"] = fields["response_format"]["json_schema"]["schema"]
     if fields.get("tool_choice") == "auto":
         del fields["tool_choice"]  # the default
+    for name in ("temperature", "top_p"):
+        if fields.get(name) == 1:
+            del fields[name]  # the default, of OpenAI's and of Anthropic's API alike
     if isinstance(fields.get("stop"), str):
         fields["stop"] = [fields["stop"]]
     fields["tools"] = [_meaning_of_tool(tool["function"]) for tool in fields.get("tools") or ()]
