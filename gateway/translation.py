@@ -19,7 +19,18 @@ from gateway.call import Attempt, Call
 from gateway.clock import Clock
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.relay import COMMENT, stream_head
-from protocols.dialect import Ask, BackendSide, Broken, ClientSide, Dropped, JsonObject, TextFeeder, Unmappable, Usage
+from protocols.dialect import (
+    Ask,
+    BackendSide,
+    Broken,
+    ClientSide,
+    Dropped,
+    JsonObject,
+    TextFeeder,
+    Unmappable,
+    Usage,
+    renamed,
+)
 from protocols.http1.framing import LAST_CHUNK, chunk
 from protocols.http1.response import ResponseHead, own_head
 from protocols.pieces import Malformed
@@ -98,9 +109,13 @@ class Translation:
         """Ask backends that speak so from now on. Raises `Unmappable`."""
         self._speech = speech
         dropped = Dropped(self._dropped.lenient)
-        self._side = self._make_side(speech, dropped)
+        names = self.client.names
+        try:
+            self._side = self._make_side(speech, dropped)
+        except Unmappable as error:
+            raise error.renamed(names) from None
         self._is_fresh = True
-        self._lines = _dropped_line([*self._dropped.fields, *dropped.fields])
+        self._lines = _dropped_line([*self._dropped.fields, *(renamed(name, names) for name in dropped.fields)])
 
     def ask(self, model: str) -> Ask:
         """The request of one attempt, for *model* as the backend calls it."""

@@ -20,12 +20,14 @@ OpenAI's keeps these names there:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
+_FIELD: Final = re.compile(r"[A-Za-z_]+")
 #: A decoded JSON object.
 JsonObject = dict[str, Any]
 
@@ -63,6 +65,19 @@ class Unmappable(ValueError):
         super().__init__(message)
         self.message = message
         self.param = param
+
+    def renamed(self, names: Mapping[str, str]) -> Unmappable:
+        """The same of a field that the hub names, for a client that has other *names* (`ClientSide.names`)."""
+        param = renamed(self.param, names) if self.param is not None else None
+        return Unmappable(self.message.replace(f"'{self.param}'", f"'{param}'"), param)
+
+
+def renamed(param: str, names: Mapping[str, str]) -> str:
+    """*param*, a place in the hub's request, as a client with other *names* knows it: of what stands within a field
+    whose places are others there, the field alone.
+    """
+    field = _FIELD.match(param)
+    return names.get(field[0], param) if field is not None else param
 
 
 class Broken(Exception):
@@ -115,6 +130,10 @@ class Ask(NamedTuple):
     lines: bytes = b""
 
 
+#: Of a client that calls everything as the hub does.
+SAME_NAMES: Final[Mapping[str, str]] = {}
+
+
 class ClientSide(Protocol):
     """One call as its client speaks. Made from the request:
 
@@ -124,6 +143,8 @@ class ClientSide(Protocol):
     """
 
     task: Task
+    #: The hub's names of fields, and what they are called by its clients, where that is something else.
+    names: Mapping[str, str]
     #: A chunk of text leaves nothing behind here, and becomes the same as the last but for the text.
     repeats_text: bool
     #: The request in the hub's words, its `model` and `stream` as the client has them. Nobody changes it; it is let go

@@ -6,11 +6,25 @@ write answers (`client_answer`, `client_stream`) itself. Made by the gateway for
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from protocols.anthropic.client_answer import write_message
 from protocols.anthropic.client_request import read_request, shows_thinking
 from protocols.anthropic.client_stream import MessageStream
 from protocols.anthropic.errors import error_event
 from protocols.dialect import Dropped, ErrorObject, JsonObject, Task
+
+#: What its clients call fields of the hub. Places within messages are others there.
+NAMES: Final[Mapping[str, str]] = {
+    "messages": "messages",
+    "max_completion_tokens": "max_tokens",
+    "stop": "stop_sequences",
+    "response_format": "output_config.format",
+    "reasoning_effort": "thinking",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "user": "metadata.user_id",
+}
 
 
 class MessagesClient:
@@ -19,6 +33,7 @@ class MessagesClient:
     *id* names the message (`msg_...`), and tool calls that got no id. *created* is no part of the dialect.
     """
 
+    names = NAMES
     repeats_text = True
 
     __slots__ = ("_id", "_shows_thinking", "_stream", "hub", "task")

@@ -43,6 +43,7 @@ def _tools(value: Any, dropped: Dropped) -> list[JsonObject]:
 class ChatClient:
     """A `ClientSide` for /api/chat."""
 
+    names = options.NAMES
     repeats_text = True
 
     def __init__(self, given: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from protocols.dialect import Dropped, ErrorObject, JsonObject, Task, Unmappable
+from protocols.dialect import SAME_NAMES, Dropped, ErrorObject, JsonObject, Task, Unmappable
 from protocols.ollama import fields, hub, request
 from protocols.ollama.errors import error_line
 from protocols.ollama.json_text import encode
@@ -42,6 +42,7 @@ def _vectors(answer: JsonObject) -> list[list[float]]:
 class EmbedClient:
     """A `ClientSide` for /api/embed."""
 
+    names = SAME_NAMES
     repeats_text = False
 
     def __init__(self, given: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:

@@ -11,6 +11,7 @@ none there; where it sets no num_predict, the backend's own default counts (Open
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from protocols.dialect import Dropped, ErrorObject, JsonObject, Task, Unmappable
@@ -26,9 +27,13 @@ _KNOWN: Final = request.COMMON | {
 }
 
 
+_NAMES: Final[Mapping[str, str]] = {**options.NAMES, "messages": "prompt"}
+
+
 class GenerateClient:
     """A `ClientSide` for /api/generate; its task depends on the request."""
 
+    names = _NAMES
     repeats_text = True
 
     def __init__(self, given: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:

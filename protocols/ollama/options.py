@@ -6,7 +6,7 @@ docs/modelfile.mdx; the SDK 0.6.3 still has names that the server dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from protocols.dialect import Dropped, JsonObject, Unmappable
@@ -38,6 +38,18 @@ _WITHOUT_EFFECT: Final = frozenset(
 )
 
 _KNOWN: Final = frozenset({name for _, name, _ in _SAME} | {"stop", "num_predict"} | _ODD.keys() | _WITHOUT_EFFECT)
+
+
+#: What Ollama's clients call fields of the hub. Places within messages are others there.
+NAMES: Final[Mapping[str, str]] = {
+    **{name: f"options.{other}" for name, other, _ in _SAME},
+    "stop": "options.stop",
+    "max_completion_tokens": "options.num_predict",
+    "max_tokens": "options.num_predict",
+    "messages": "messages",
+    "response_format": "format",
+    "reasoning_effort": "think",
+}
 
 
 def to_hub(value: Any, limit: str, dropped: Dropped) -> JsonObject:

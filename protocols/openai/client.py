@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from protocols.dialect import Dropped, ErrorObject, JsonObject, Task, Unmappable
+from protocols.dialect import SAME_NAMES, Dropped, ErrorObject, JsonObject, Task, Unmappable
 from protocols.openai.asked import check_chat, check_completion, check_embeddings
 from protocols.openai.errors import error_body
 from protocols.openai.vectors import write_vector
@@ -24,6 +24,7 @@ _DONE: Final = b"data: [DONE]\n\n"
 class _TextClient:
     """What chat and completions have in common: a stream of chunks, usage where it was asked for, [DONE]."""
 
+    names = SAME_NAMES
     repeats_text = True
 
     def __init__(self, fields: JsonObject, id: str, created: int, wants_usage: bool) -> None:
@@ -130,6 +131,7 @@ class CompletionClient(_TextClient):
 class EmbeddingsClient:
     """A client of POST /v1/embeddings; a `ClientSide`. There is no stream of embeddings."""
 
+    names = SAME_NAMES
     repeats_text = False
 
     task = Task.EMBEDDINGS

@@ -6,16 +6,30 @@ stored state: no response is kept. Made by the gateway for each call; see `proto
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from protocols.dialect import Dropped, ErrorObject, JsonObject, Task
 from protocols.openai.responses.client_answer import read_answer
 from protocols.openai.responses.client_request import read_request
 from protocols.openai.responses.client_stream import Events
 from protocols.openai.responses.response import ResponseWriter
 
+#: What its clients call fields of the hub.
+NAMES: Final[Mapping[str, str]] = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "verbosity": "text.verbosity",
+    "reasoning_effort": "reasoning.effort",
+    "logprobs": "include",
+}
+
 
 class ResponsesClient:
     """One call of a client that speaks OpenAI's responses; a `ClientSide`."""
 
+    names = NAMES
     repeats_text = False
 
     task = Task.CHAT
