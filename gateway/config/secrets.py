@@ -15,10 +15,16 @@ from msgspec.structs import replace
 
 from gateway.config.report import FIELD_VALUE, Path, Report, is_text
 from gateway.config.schema import LONGEST_KEY, Backend, Config, Key, Secret, UpstreamAuth
+from gateway.config.urls import parse
 
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Bytes. More than any key or token has: the name of a wrong file ends here, not in memory.
 _LARGEST_FILE: Final = 64 << 10
+#: A vendor's host -> the variable that its SDKs read, and how its key is presented.
+_VENDORS: Final = {
+    "api.openai.com": ("OPENAI_API_KEY", UpstreamAuth(type="bearer")),
+    "api.anthropic.com": ("ANTHROPIC_API_KEY", UpstreamAuth(type="header", header_name="x-api-key")),
+}
 
 
 def resolve(config: Config, environ: Mapping[str, str], report: Report) -> Config:
@@ -58,6 +64,9 @@ def _hashed(key: Key, path: Path, environ: Mapping[str, str], report: Report) ->
 
 def _with_token(backend: Backend, path: Path, environ: Mapping[str, str], report: Report) -> Backend:
     auth = backend.auth
+    if backend.enabled and auth.type == "none":
+        auth = _vendors(backend, environ)
+        path = (*path[:-1], "endpoints") if auth.type != "none" else path
     if not backend.enabled or auth.type == "none":
         return backend
     found = _fetch(auth, "token", path, environ, report)
@@ -67,6 +76,27 @@ def _with_token(backend: Backend, path: Path, environ: Mapping[str, str], report
         said = "the token has control characters or spaces around it, expected one line of ASCII"
         report(found.path, said)
     return replace(backend, auth=replace(auth, token=Secret(found.text)))
+
+
+def _vendors(backend: Backend, environ: Mapping[str, str]) -> UpstreamAuth:
+    """How a vendor's own API is asked by a backend that says nothing of credentials: with its variable, if it is set.
+
+    Nobody else is ever sent that key.
+    """
+    hosts = {_host(given if isinstance(given, str) else given.url) for given in backend.endpoints}
+    for host, (variable, way) in _VENDORS.items():
+        if hosts == {host} and environ.get(variable):
+            return replace(way, token_env=variable)
+    return backend.auth
+
+
+def _host(url: str) -> str:
+    """The host of an https URL; empty where it is none, which other rules tell."""
+    try:
+        parsed = parse(url)
+    except ValueError:
+        return ""
+    return parsed.host.lower() if parsed.scheme == "https" else ""
 
 
 def _may_be_sent(auth: UpstreamAuth, token: str) -> bool:
