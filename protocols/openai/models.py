@@ -16,7 +16,8 @@ class _List(msgspec.Struct):
     data: list[_Entry]
 
 
-_decoder = msgspec.json.Decoder(_List)
+#: Together's API lists them without an object around (https://docs.together.ai/reference/models).
+_decoder = msgspec.json.Decoder(_List | list[_Entry])
 
 
 def model_entry(name: str, owner: str, created: int) -> dict[str, object]:
@@ -35,7 +36,10 @@ def parse_models(body: bytes) -> tuple[str, ...]:
     They would be labels of metrics and go to clients.
     """
     try:
-        names = [entry.id for entry in _decoder.decode(body).data]
+        listed = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a list of models: {error}") from None
+    if not listed:  # an array of nothing is no list of anybody's
+        raise ValueError("not a list of models: an empty array")
+    names = (entry.id for entry in (listed.data if isinstance(listed, _List) else listed))
     return tuple(name for name in names if name and name.isprintable() and name == name.strip())

@@ -20,13 +20,17 @@ def test_names_are_read_as_they_were_written() -> None:
     )
 
 
+def test_a_list_without_an_object_around_it_is_read_too() -> None:
+    assert parse_models(b'[{"id":"a","type":"chat"},{"id":"org/b"}]') == ("a", "org/b")
+
+
 @pytest.mark.parametrize("name", ["", " ", " m", "m ", "a\0b", "a\nb", "\x7f", "a\x85b", "a\u2028b", "a\u202eb"])
 def test_a_name_that_no_configuration_could_give_is_left_out(name: str) -> None:
     assert parse_models(listed("before", name, "after")) == ("before", "after")
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"data":{}}', b'{"data":[{"id":1}]}', b'{"data":[{"id":"\xff"}]}']
+    "body", [b"", b"[]", b"[1]", b"{}", b'{"data":{}}', b'{"data":[{"id":1}]}', b'{"data":[{"id":"\xff"}]}']
 )
 def test_what_is_no_list_of_models_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match="not a list of models"):
