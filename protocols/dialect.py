@@ -237,3 +237,5 @@ class Dialect(NamedTuple):
     usage_of_answer: Callable[[bytes], Usage | None]
     #: The header field in which its clients look for the request's id, beside x-request-id; empty: there alone.
     id_field: bytes = b""
+    #: Its servers take JSON whatever content-type calls it, and its users rely on that.
+    any_content_type: bool = False

@@ -40,4 +40,5 @@ OLLAMA: Final = Dialect(
     usage_key=b'eval_count"',  # the end of both: one that is 0 is left out
     usage_of_event=_usage_of_line,
     usage_of_answer=usage_of_answer,
+    any_content_type=True,  # its manual's examples are `curl -d`, which calls the body a form
 )
