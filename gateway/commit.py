@@ -16,6 +16,7 @@ from gateway.probation import is_stream
 from gateway.relay import BodySink, EventSink
 from gateway.translation import Collector, TranslatingSink, Translation
 from protocols.dialect import JsonObject
+from protocols.http1.advice import advice_lines
 from protocols.http1.response import ResponseHead, own_head
 
 
@@ -62,6 +63,7 @@ class Commits:
         self._commit(attempt, head)
         call.usage = answer.usage
         told = own_head(answer.status, b"application/json", len(answer.body))
+        told.lines += advice_lines(head.lines)
         more = attempt.peer.answer_line + translation.lines + own_id(call) + timing(call)
         answer_whole(call, told, answer.body, self._clock.date, more)
         return None

@@ -96,7 +96,7 @@ class Cors(NamedTuple):
 
 _EXPOSED: Final = (
     b"access-control-expose-headers: x-request-id, x-trace-id, x-upstream, x-fallback-model, server-timing, "
-    b"retry-after, retry-after-ms, x-should-retry\r\n"
+    b"retry-after, retry-after-ms, x-should-retry, request-id, x-dropped-fields, x-token-count\r\n"
 )
 _VARY: Final = b"vary: origin\r\n"
 

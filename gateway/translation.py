@@ -178,7 +178,10 @@ class Translation:
         assert side is not None
         if head.encoded:
             return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, "The upstream's answer is compressed.", Retry.REPEATABLE)
-        if head.status >= 300:
+        if 300 <= head.status < 400:
+            text = f"The upstream answered {head.status}."
+            return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE, is_final=True)
+        if head.status >= 400:
             error = side.error(head.status, body)
             if call.status:  # a stream was promised already; an answer about the request would be no other elsewhere
                 return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, error.message, told=error)

@@ -32,6 +32,11 @@ def read_advice(lines: list[bytes], now: float) -> Advice:
     return Advice(wait, found.get(b"x-should-retry", b"").lower() == b"false")
 
 
+def advice_lines(lines: list[bytes]) -> list[bytes]:
+    """Those of *lines* that say it: whoever rewrites an answer passes them on."""
+    return [line for line in lines if _FIELD.match(line) is not None]
+
+
 def _seconds(value: bytes, now: float) -> float:
     if _NUMBER.fullmatch(value):
         return float(value)
