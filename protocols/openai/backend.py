@@ -38,8 +38,11 @@ class _TextBackend:
     _path: bytes
 
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
-        self.hub = hub
-        self._stream = stream
+        body = {name: value for name, value in hub.items() if name not in ("model", "stream", "stream_options")}
+        body["stream"] = stream
+        if stream:  # OpenAI allows stream_options for streams only
+            body["stream_options"] = {**(hub.get("stream_options") or {}), "include_usage": True}
+        self._body = _write(body)
         self._id = id
         self._created = created
         self._reader = EventReader()
@@ -52,16 +55,11 @@ class _TextBackend:
 
     def ask(self, model: str) -> Ask:
         """See `BackendSide`."""
-        body = {**self.hub, "model": model, "stream": self._stream}
-        if self._stream:
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        else:
-            body.pop("stream_options", None)  # OpenAI allows it for streams only
-        return Ask(self._path, _write(body))
+        return Ask(self._path, _asked(model, self._body))
 
     def forget(self) -> None:
         """See `BackendSide`."""
-        self.hub = {}
+        self._body = b""
 
     def answer(self, body: bytes) -> JsonObject:
         """See `BackendSide`."""
@@ -174,6 +172,11 @@ def _write(body: JsonObject) -> bytes:
         raise Unmappable("the request is nested too deeply") from None
 
 
+def _asked(model: str, body: bytes) -> bytes:
+    """*body*, which was written when there was still time to refuse it, with the *model*'s name."""
+    return b'{"model":%b%b%b' % (orjson.dumps(model), b"," if body != b"{}" else b"", body[1:])
+
+
 class ChatBackend(_TextBackend):
     """A backend with POST /v1/chat/completions; a `BackendSide`."""
 
@@ -258,17 +261,15 @@ class EmbeddingsBackend:
     repeats_text = False
 
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
-        self.hub = hub
+        self._body = _write({name: value for name, value in hub.items() if name not in ("model", "encoding_format")})
 
     def ask(self, model: str) -> Ask:
         """See `BackendSide`."""
-        body = {**self.hub, "model": model}
-        body.pop("encoding_format", None)
-        return Ask(Task.EMBEDDINGS.value.encode(), _write(body))
+        return Ask(Task.EMBEDDINGS.value.encode(), _asked(model, self._body))
 
     def forget(self) -> None:
         """See `BackendSide`."""
-        self.hub = {}
+        self._body = b""
 
     def answer(self, body: bytes) -> JsonObject:
         """See `BackendSide`."""

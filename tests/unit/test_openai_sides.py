@@ -410,6 +410,17 @@ def test_a_completion_is_understood_whole_and_streamed() -> None:
     assert [one["choices"] for one in chunks] == [[{"index": 0, "text": "Ho", "finish_reason": "length"}]]
 
 
+def test_what_cannot_be_written_is_refused_before_anybody_is_asked() -> None:
+    deep: Any = "x"
+    for _ in range(300):
+        deep = {"a": deep}
+    hub = {"messages": [], "metadata": deep}
+    with pytest.raises(Unmappable, match="too deeply"):
+        ChatBackend(hub, False, ID, CREATED, Terms(), Dropped(lenient=True))
+    with pytest.raises(Unmappable, match="too deeply"):
+        EmbeddingsBackend({"input": deep}, False, ID, CREATED, Terms(), Dropped(lenient=True))
+
+
 def embeddings_backend() -> EmbeddingsBackend:
     hub = {"input": "Hi", "encoding_format": "base64"}
     return EmbeddingsBackend(hub, False, ID, CREATED, Terms(), Dropped(lenient=False))
