@@ -8,7 +8,7 @@ only known that they have not been asked. Called by `gateway.cli.check`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from gateway import __version__
 from gateway.clock import Clock
@@ -22,10 +22,15 @@ from gateway.observe.logs import Level, Log, Stamp
 from gateway.page import alone
 from gateway.routing.route import Group, Route
 from gateway.routing.routes import OTHER, Match, Routes
+from gateway.routing.speech import Speech
 from gateway.upstreams import Estate, Upstreams
+from protocols.dialect import Task
 
 #: Plain values, fit for JSON.
 Told = dict[str, Any]
+
+#: What a door's calls are in the hub, by what it takes to serve them. (A raw prompt of Ollama's is a completion.)
+_TASKS: Final = {"chat": Task.CHAT, "completion": Task.COMPLETION, "embeddings": Task.EMBEDDINGS}
 
 
 def table(config: Config) -> Routes:
@@ -89,11 +94,27 @@ def _backend(backend: Backend, group: Group) -> Told:
     times = {"connect": timeouts.connect, "first_byte": policy.first_byte, "idle": policy.idle, "total": policy.total}
     return {
         "protocol": backend.protocol,
+        "doors": _doors(group.speech),
         "asked": group.known,
         "endpoints": [{"url": peer.url, "weight": peer.weight} for peer in group.peers],
         "balance": backend.balance,
         "retry": {"tries": policy.tries, "on": list(backend.retry.on), "budget": policy.budget.ratio},
         "timeouts": times,
+    }
+
+
+def _doors(speech: Speech) -> Told:
+    """By their paths, which calls it gets untouched, which are translated, and which are answered without it."""
+    translated = []
+    for door in speech.able - speech.native:
+        task = _TASKS.get(door.capability)
+        if door.client is not None and task in speech.sides:
+            translated.append(door.path)
+    return {
+        "relayed": sorted(door.path for door in speech.native),
+        "translated": sorted(translated),
+        "dialect": speech.family,
+        "estimated": sorted(door.path for door in speech.able - speech.native if door.count is not None),
     }
 
 
@@ -176,6 +197,13 @@ def _told_backend(name: str, backend: Told) -> Iterator[str]:
     yield f"  retry: {retry['tries']} tries, on {', '.join(map(str, retry['on']))}, budget {retry['budget']:g}"
     times = [f"{key} {_seconds(value)}" for key, value in backend["timeouts"].items()]
     yield f"  timeouts: {', '.join(times)}"
+    doors = backend["doors"]
+    if doors["relayed"]:
+        yield f"  relayed untouched: {', '.join(doors['relayed'])}"
+    if doors["translated"]:
+        yield f"  translated, in the dialect of {doors['dialect']}: {', '.join(doors['translated'])}"
+    if doors["estimated"]:
+        yield f"  estimated here: {', '.join(doors['estimated'])}"
 
 
 def _seconds(value: float) -> str:

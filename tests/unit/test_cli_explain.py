@@ -47,6 +47,8 @@ fallbacks = ["gone", "mb"]
 [routing]
 model_mappings = {{ "gpt-4" = "chat", "gpt-3" = "b" }}
 """
+#: What the lines begin with that say how a backend is asked.
+DOORS = ("  relayed untouched: ", "  translated, in the dialect of ", "  estimated here: ")
 
 
 @pytest.fixture
@@ -125,7 +127,9 @@ def test_who_is_not_listed_takes_the_default(tmp_path: Path) -> None:
 
 def test_every_setting_of_a_backend_is_told(of: Callable[..., dict[str, Any]]) -> None:
     assert list(of("chat")["backends"]) == ["a", "b", "told"]
-    assert of("fast")["backends"] == {
+    backends = of("fast")["backends"]
+    assert len(backends["a"].pop("doors")["relayed"]) == 12
+    assert backends == {
         "a": {
             "protocol": "openai",
             "asked": True,
@@ -138,7 +142,10 @@ def test_every_setting_of_a_backend_is_told(of: Callable[..., dict[str, Any]]) -
 
 
 def test_the_text_says_all_of_it(of: Callable[..., dict[str, Any]]) -> None:
-    assert told(of("gpt-4", "3")).splitlines() == [
+    lines = told(of("gpt-4", "3")).splitlines()
+    doors = [line for line in lines if line.startswith(DOORS)]
+    assert len(doors) == 8
+    assert [line for line in lines if line not in doors] == [
         '"gpt-4"',
         '  because routing.model_mappings makes it the model "chat"',
         '  because [[routes]] with model = "chat" names it',
@@ -171,6 +178,40 @@ def test_the_text_says_all_of_it(of: Callable[..., dict[str, Any]]) -> None:
     assert '\n  backend a, asked for "ma" and backend b, asked for "ma" (balance, retry and timeouts of a)\n' in told(
         of("ma")
     )
+
+
+@pytest.mark.parametrize(
+    ("more", "doors"),
+    [
+        (
+            "protocol = 'anthropic'",
+            [
+                "relayed untouched: /v1/messages, /v1/messages/count_tokens",
+                "translated, in the dialect of anthropic: "
+                "/api/chat, /api/generate, /v1/chat/completions, /v1/responses",
+            ],
+        ),
+        (
+            "native = ['/v1/chat/completions']",
+            [
+                "relayed untouched: /v1/chat/completions",
+                "translated, in the dialect of openai: /api/chat, /api/generate, /v1/messages, /v1/responses",
+                "estimated here: /v1/messages/count_tokens",
+            ],
+        ),
+        (
+            "protocol = 'ollama'\ncapabilities = ['embeddings']",
+            [
+                "relayed untouched: /api/embed, /api/embeddings",
+                "translated, in the dialect of ollama: /v1/embeddings",
+            ],
+        ),
+    ],
+)
+def test_it_says_which_doors_are_relayed_and_which_translated(tmp_path: Path, more: str, doors: list[str]) -> None:
+    text = f"[[backends]]\nname = 'a'\nendpoints = ['http://a:1']\nmodels = ['m']\n{more}\n"
+    lines = told(explain(loaded(tmp_path, KEYED + text), "m")).splitlines()
+    assert lines[-len(doors) :] == [f"  {door}" for door in doors]
 
 
 @pytest.fixture
