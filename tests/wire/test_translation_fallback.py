@@ -164,3 +164,15 @@ def test_the_houses_serve_each_other(stage: Stage) -> None:
         response = gateway.ask("POST", door, request(door, "openai-echo", stream=False))
         assert (response.status, response.header("x-fallback-model")) == (200, "ollama-echo"), response
         assert said(door, response, False) == "Hello there"
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+def test_another_peer_of_the_same_backend_is_tried_first(stage: Stage, streams: bool) -> None:
+    words = WORDS["anthropic"]
+    failing, fine = stage.upstream(answers.whole(529, words.refusal)), stage.upstream(sound(words, streams))
+    gateway = stage.gateway(configuration(backend(failing, fine, protocol="anthropic", balance="round_robin")))
+    for _ in range(2):
+        response = ask(gateway, "/api/chat", "m", streams=streams)
+        assert response.status == 200 and said("/api/chat", response, streams) == "Hi"
+    assert (len(failing.requests), len(fine.requests)) == (1, 2)
+    assert failing.ledger.last.body == fine.requests[0].body or failing.ledger.last.body == fine.requests[1].body

@@ -210,3 +210,21 @@ def test_a_lenient_route_leaves_it_out_and_says_so(gateway: Gateway, houses: Hou
         assert not {"seed", "logit_bias", "unheard_of"} & set(houses.last("anthropic"))
     response = ask(gateway, "/v1/chat/completions", "lenient")
     assert response.header("x-dropped-fields") is None
+
+
+@pytest.mark.parametrize("house", ["openai", "anthropic", "ollama", "tgi"])
+@pytest.mark.parametrize("door", ["/v1/chat/completions", "/v1/messages", "/api/chat"])
+def test_tokens_are_counted_in_metrics_whoever_says_them(
+    gateway: Gateway, houses: Houses, module_clients: Clients, door: str, house: str
+) -> None:
+    def counted() -> list[float]:
+        metrics = gateway.metrics()
+        model = f"{house}-echo"
+        return [metrics.value("gateway_tokens_total", model=model, kind=kind) for kind in ("prompt", "completion")]
+
+    for stream in (False, True):
+        before, calls = counted(), len(gateway.calls(path=door))
+        heard = CHATS[door](module_clients, houses.asked(house, "echo"), stream)
+        gateway.wait_call(calls + 1, path=door)
+        assert heard.tokens > (0, 0)
+        assert [now - then for now, then in zip(counted(), before, strict=True)] == list(heard.tokens)
