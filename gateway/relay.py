@@ -101,7 +101,8 @@ class EarlyHead:
         self._chunked = call.client.chunked
         head = own_head(200, call.endpoint.dialect.stream_type, None)
         call.status = 200
-        call.client.begin(stream_head(call, head, clock.date, own_id(call)) + self._framed(COMMENT))
+        more = own_id(call) + (call.translation.lines if call.translation is not None else b"")
+        call.client.begin(stream_head(call, head, clock.date, more) + self._framed(COMMENT))
 
     def beat(self) -> None:
         self._call.client.send(self._framed(COMMENT))

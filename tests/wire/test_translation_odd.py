@@ -38,7 +38,8 @@ def servers(module_stage: Stage) -> dict[str, Upstream]:
 def config(servers: dict[str, Upstream]) -> Configuration:
     more = {"heartbeat": "100ms", "retry": {"tries": 1}}
     return configuration(
-        *(backend(servers[one], name=one, protocol=one, models=[one], native=NATIVE[one], **more) for one in PROTOCOLS)
+        *(backend(servers[one], name=one, protocol=one, models=[one], native=NATIVE[one], **more) for one in PROTOCOLS),
+        routes=[{"model": "lenient", "targets": ["anthropic"], "lenient": True}],
     )
 
 
@@ -73,6 +74,19 @@ def test_what_fails_behind_heartbeats_is_one_error_event(
     assert not response.complete and response.ended == "fin"
     found = parts(door, response.body)
     assert [is_error(door, part) for part in found].count(True) == 1 and b"It broke." in response.body
+
+
+def test_a_head_that_is_sent_early_says_what_was_left_out(
+    module_stage: Stage, gateway: Gateway, servers: dict[str, Upstream]
+) -> None:
+    gate, words, door = Gate(), WORDS["anthropic"], "/v1/chat/completions"
+    servers["anthropic"].answer = answers.stalled(gate, stream(words, words.begin, words.end))
+    client = module_stage.connect(gateway)
+    client.request("POST", door, request(door, "lenient", stream=True, seed=7))
+    assert client.read_head("POST").header("x-dropped-fields") == "seed"
+    assert client.read_events(1) == [BEAT]
+    gate.open()
+    assert client.finish().complete
 
 
 @pytest.mark.parametrize("protocol", [protocol for door, protocol in TRANSLATED if door == "/api/chat"])
