@@ -7,14 +7,17 @@ which makes one).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gateway.answers import answer_whole, own_id, timing
 from gateway.call import RELAYING, Attempt
 from gateway.clock import Clock
+from gateway.collector import Collector
 from gateway.errors import Fault
 from gateway.heartbeat import Heartbeats
 from gateway.probation import is_stream
 from gateway.relay import BodySink, EventSink
-from gateway.translation import Collector, TranslatingSink, Translation
+from gateway.translation import TranslatingSink, Translation
 from protocols.dialect import JsonObject
 from protocols.http1.advice import advice_lines
 from protocols.http1.response import ResponseHead, own_head
@@ -44,7 +47,7 @@ class Commits:
         attempt.sink = sink = EventSink(call, self._clock)
         sink.start(head, payload, attempt.peer.answer_line, begun=self._beats.early(call) is not None)
 
-    def translated(self, attempt: Attempt, translation: Translation, heard: list[JsonObject]) -> None:
+    def translated(self, attempt: Attempt, translation: Translation, heard: Sequence[JsonObject]) -> None:
         """A stream in another dialect, of which *heard* came already."""
         head = attempt.response
         assert head is not None

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from gateway.answers import answer_fault, answer_whole, relay_whole
 from gateway.call import CONNECTING, PHASE_MOVES, PROBATION, RELAYING, SETTLED, Answer, Attempt, Call
 from gateway.clock import Clock, monotonic_ns
+from gateway.collector import Collector
 from gateway.commit import Commits
 from gateway.deadlines import judge_overdue
 from gateway.errors import Fault, Kind, Retry, Side
@@ -30,7 +31,7 @@ from gateway.routing.retry import Again, judge
 from gateway.routing.route import Route
 from gateway.routing.routes import Routes
 from gateway.settle import Settler
-from gateway.translation import Collector, Translation
+from gateway.translation import Translation
 from protocols.http1.response import ResponseHead, own_head
 
 
@@ -192,9 +193,9 @@ class Proxy:
             attempt.sink = collector = Collector(attempt, self._clock)
             collector.feed(payload)
             return
-        heard = translation.hear(payload)
-        if isinstance(heard, Fault):
-            self.spoiled(attempt, heard)
+        heard, fault = translation.hear(payload)
+        if fault is not None:
+            self.spoiled(attempt, fault)
         elif heard:
             self._commits.translated(attempt, translation, heard)
 
@@ -301,6 +302,8 @@ class Proxy:
         state.end()
         if state.out:
             state.circuit.over(attempt.call)
+        if isinstance(attempt.sink, Collector):
+            attempt.sink.release()
         attempt.call.attempt = None
         attempt.exchange = None
         self._settler.attempted(attempt)

@@ -18,7 +18,7 @@ from gateway.errors import Fault, Kind, Side
 from protocols import sse
 from protocols.http1.framing import LAST_CHUNK, chunk
 from protocols.http1.response import ResponseHead, own_head
-from protocols.openai.ends import breaks_off, says_done
+from protocols.openai.ends import DONE, breaks_off, says_done
 from protocols.openai.usage import USAGE_KEY, USAGE_NULL, USAGE_WINDOW, usage_of_chunk
 
 #: A partial event is held back up to this size; past it the bytes flow, and a break can only be told by a cut.
@@ -223,9 +223,20 @@ class EventSink:
         if self._tail:  # no blank line after the last event: the upstream ended properly all the same
             self._call.bytes_out += len(self._tail)
             self._client.send(self._framed(self._tail))
+            self._last += self._tail
             self._tail = b""
+        if self._lacks_done():
+            self._call.bytes_out += len(DONE)
+            self._client.send(self._framed(DONE))
         if self._chunked:
             self._client.send(LAST_CHUNK)
+
+    def _lacks_done(self) -> bool:
+        """Whether the stream has all but the last event of OpenAI's: transformers' server never sends it."""
+        if not self._call.endpoint.streams_usage or self._raw:
+            return False
+        last = self._before + self._last
+        return not says_done(last) and self._dialect.says_end(last) and not self.says_error
 
     def fail(self, fault: Fault) -> None:
         """An error event, no [DONE], no last chunk, then FIN."""

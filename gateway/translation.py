@@ -1,14 +1,14 @@
 """A call whose client and backend speak different dialects.
 
-Owns the pair of sides that a call has (`Translation`), and the two sinks that use it: one for streams, one that
-collects an answer which must be whole before it can be said otherwise. It refuses the dialects themselves
-(`protocols`), which pair it is (`gateway.router`) and what a fault means for the call (`gateway.proxy`).
+Owns the pair of sides that a call has (`Translation`), and the sink of streams that uses it. It refuses the dialects
+themselves (`protocols`), which pair it is (`gateway.router`), answers that are collected before they are said
+(`gateway.collector`) and what a fault means for the call (`gateway.proxy`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from gateway.routing.endpoints import ClientMaker
     from gateway.routing.speech import Speech
 
-#: Bytes of a whole answer that are collected to be translated.
-ANSWER_LIMIT: Final = 32 << 20
 #: What of a field's name may stand in a header, and how many bytes of names.
 _NAMEABLE: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 _NAMES_LIMIT: Final = 1024
@@ -152,15 +150,15 @@ class Translation:
 
     # What the backend says.
 
-    def hear(self, payload: bytes) -> list[JsonObject] | Fault:
-        """The next bytes of a stream, in the hub's words."""
+    def hear(self, payload: bytes) -> tuple[Sequence[JsonObject], Fault | None]:
+        """The next bytes of a stream, in the hub's words, as far as they are sound; and what is wrong behind that."""
         assert self._side is not None
         try:
-            return self._side.feed(payload)
+            return self._side.feed(payload), None
         except Malformed as error:
-            return _malformed(error)
+            return error.before, _malformed(error)
         except Broken as broken:
-            return _broken(broken)
+            return broken.before, _broken(broken)
 
     def hear_end(self) -> list[JsonObject] | Fault:
         """The chunks that the stream's end brings."""
@@ -232,53 +230,6 @@ def _nothing(text: bytes) -> bytes:
     return b""
 
 
-class Collector:
-    """Collects a whole answer. Nothing is told to the client before it is complete: its attempt may still be another.
-
-    Not a sink of the commit point: the call stays on probation.
-    """
-
-    __slots__ = ("_attempt", "_clock", "_parts", "_size", "at_last")
-
-    is_stream = False
-    is_over = False
-    says_error = False
-
-    def __init__(self, attempt: Attempt, clock: Clock) -> None:
-        self._attempt = attempt
-        self._clock = clock
-        self._parts: list[bytes] = []
-        self._size = 0
-        self.at_last = clock.now
-
-    def feed(self, payload: bytes, framed: bytes | None = None) -> None:
-        self.at_last = self._clock.now
-        self._size += len(payload)
-        self._parts.append(payload)
-        if self._size > ANSWER_LIMIT:
-            self._parts.clear()
-            text = f"The upstream's answer is longer than {ANSWER_LIMIT} bytes."
-            fault = Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE, is_final=True)
-            self._attempt.steps.spoiled(self._attempt, fault)
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self._parts)
-
-    def end(self) -> None:
-        """The proxy takes the body."""
-
-    def fail(self, fault: Fault) -> None:
-        """Nothing was told yet that would have to be taken back."""
-
-    def flaw(self) -> Fault | None:
-        """Its framing tells."""
-        return None
-
-    def beat(self) -> None:
-        """Nothing was sent yet."""
-
-
 class TranslatingSink:
     """A stream, read in the backend's dialect and written in the client's: one write for each read."""
 
@@ -299,7 +250,7 @@ class TranslatingSink:
     is_stream = True
     says_error = False
 
-    def __init__(self, attempt: Attempt, translation: Translation, heard: list[JsonObject], clock: Clock) -> None:
+    def __init__(self, attempt: Attempt, translation: Translation, heard: Sequence[JsonObject], clock: Clock) -> None:
         """*heard*: what came before the commit point."""
         self._attempt = attempt
         self._call = call = attempt.call
@@ -338,13 +289,14 @@ class TranslatingSink:
         if text is not None:
             self._feed_text(text)
             return
-        heard = self._translation.hear(payload)
-        said, fault = (b"", heard) if isinstance(heard, Fault) else self._say(heard)
+        heard, fault = self._translation.hear(payload)
+        said, unsaid = self._say(heard)
         if said:
             self._client.send(self._framed(said))
+        fault = unsaid or fault
         if fault is not None:
             self._attempt.steps.spoiled(self._attempt, fault)
-        elif run is not None and isinstance(heard, list):
+        elif run is not None:
             run.learn(payload, heard, said)
 
     def _feed_text(self, text: bytes) -> None:
@@ -358,7 +310,7 @@ class TranslatingSink:
         self._call.bytes_out += len(said)
         self._client.send(self._framed(said))
 
-    def _say(self, chunks: list[JsonObject]) -> tuple[bytes, Fault | None]:
+    def _say(self, chunks: Sequence[JsonObject]) -> tuple[bytes, Fault | None]:
         """*chunks* in the client's dialect, counted, as far as they can be said; and why no further."""
         call = self._call
         feed = self._translation.client.feed

@@ -21,7 +21,7 @@ OpenAI's keeps these names there:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
@@ -81,11 +81,12 @@ def renamed(param: str, names: Mapping[str, str]) -> str:
 
 
 class Broken(Exception):
-    """An upstream's stream says itself that it failed."""
+    """An upstream's stream says itself that it failed. `before`: the chunks that the same bytes brought before that."""
 
     def __init__(self, error: ErrorObject) -> None:
         super().__init__(error.message)
         self.error = error
+        self.before: Sequence[JsonObject] = ()
 
 
 class Dropped:
@@ -197,7 +198,10 @@ class BackendSide(Protocol):
         """An error that came in place of an answer; *body* may be anything."""
 
     def feed(self, payload: bytes) -> list[JsonObject]:
-        """The hub's chunks in the next bytes of a stream, however they are cut. Raises `Malformed` and `Broken`."""
+        """The hub's chunks in the next bytes of a stream, however they are cut.
+
+        Raises `Malformed` and `Broken`, which have the chunks `before` it.
+        """
 
     def end(self) -> list[JsonObject]:
         """The chunks that the stream's end brings. Raises `Malformed` where it ended before it said so."""

@@ -6,7 +6,8 @@ anything ends (`protocols.sse`, `protocols.ndjson`).
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 #: Bytes of one event or line of an upstream's stream that are held until it is whole, and of what a dialect's reader
 #: collects (arguments of a tool call that are told at once). Past it the stream is `Malformed`.
@@ -14,7 +15,14 @@ PARTIAL_LIMIT: Final = 1 << 20
 
 
 class Malformed(ValueError):
-    """An upstream's answer breaks the rules of its own dialect; the text says how, and quotes nothing of it."""
+    """An upstream's answer breaks the rules of its own dialect; the text says how, and quotes nothing of it.
+
+    `before`: what the same bytes said before that, for whoever reads it on.
+    """
+
+    def __init__(self, text: str, before: Sequence[Any] = ()) -> None:
+        super().__init__(text)
+        self.before = before
 
 
 class Pieces:

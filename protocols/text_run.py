@@ -11,6 +11,7 @@ Most of a stream is such chunks; taking each apart costs five times as much.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -64,13 +65,13 @@ class TextRun:
         assert self._frame is not None
         return self._frame.said_start + text + self._frame.said_end
 
-    def learn(self, payload: bytes, heard: list[JsonObject], said: bytes) -> None:
+    def learn(self, payload: bytes, heard: Sequence[JsonObject], said: bytes) -> None:
         """*payload* brought the chunks *heard*, which became *said*."""
         former, self._frame = self._frame, _frame_of(payload, heard, said if self._says else b"")
         self._is_proven = self._frame is not None and self._frame == former
 
 
-def _frame_of(payload: bytes, heard: list[JsonObject], said: bytes) -> _Frame | None:
+def _frame_of(payload: bytes, heard: Sequence[JsonObject], said: bytes) -> _Frame | None:
     """What stands around the text, if it is one chunk of one choice that has text and nothing else."""
     if len(heard) != 1:
         return None

@@ -16,7 +16,7 @@ from protocols.anthropic.backend_reasoning import effort_of, reasoning_fields
 from protocols.anthropic.backend_request import messages_fields
 from protocols.anthropic.backend_stream import MessageStream
 from protocols.anthropic.errors import read_error
-from protocols.dialect import Ask, Dropped, ErrorObject, JsonObject, Terms
+from protocols.dialect import Ask, Broken, Dropped, ErrorObject, JsonObject, Terms
 from protocols.pieces import Malformed
 from protocols.sse import EventReader
 
@@ -61,7 +61,14 @@ class MessagesBackend:
 
     def feed(self, payload: bytes) -> list[JsonObject]:
         read = self._stream.read
-        return [chunk for event in self._reader.feed(payload) for chunk in read(event)]
+        chunks: list[JsonObject] = []
+        try:
+            for event in self._reader.feed(payload):
+                chunks += read(event)
+        except (Broken, Malformed) as fault:
+            fault.before = chunks
+            raise
+        return chunks
 
     def end(self) -> list[JsonObject]:
         read = self._stream.read

@@ -81,8 +81,12 @@ class _TextBackend:
     def feed(self, payload: bytes) -> list[JsonObject]:
         """See `BackendSide`."""
         chunks: list[JsonObject] = []
-        for name, data in self._reader.feed(payload):
-            self._read(name, data, chunks)
+        try:
+            for name, data in self._reader.feed(payload):
+                self._read(name, data, chunks)
+        except (Broken, Malformed) as fault:
+            fault.before = chunks
+            raise
         return chunks
 
     def end(self) -> list[JsonObject]:

@@ -24,7 +24,8 @@ _END: Final = re.compile(
 )
 
 
-#: Behind the last event of chat and completions.
+#: The last event of chat and completions.
+DONE: Final = b"data: [DONE]\n\n"
 _DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]\s*\Z")
 #: So far before the end of its bytes begins the search for it.
 _DONE_REACH: Final = 64

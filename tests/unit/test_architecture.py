@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.routing", "gateway.admission"),
     # mechanics
     ("gateway.upstream",),
-    ("gateway.settle", "gateway.probation", "gateway.translation"),
+    ("gateway.settle", "gateway.probation", "gateway.translation", "gateway.collector"),
     ("gateway.commit",),
     # the life of a call
     ("gateway.router",),

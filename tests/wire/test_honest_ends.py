@@ -111,12 +111,14 @@ def test_a_stream_that_closes_without_done_is_broken_where_only_the_close_ends_i
     assert_broken(streamed(connect()), events)
 
 
-def test_a_stream_that_closes_after_its_finish_needs_no_done(connect: Connect, upstream: Upstream) -> None:
-    """As `transformers serve` ends its streams."""
+def test_a_stream_that_closes_after_its_finish_gets_the_done_that_it_lacks(
+    connect: Connect, upstream: Upstream
+) -> None:
+    """As `transformers serve` ends its streams; there are clients that wait for [DONE]."""
     events = answers.chat_events(2, done=False)
     upstream.answer = answers.stream(events, "close")
     response = streamed(connect())
-    assert response.complete and response.events == events
+    assert response.complete and response.events == [*events, answers.DONE]
 
 
 def test_a_stream_of_a_known_length_that_is_cut_is_broken(connect: Connect, upstream: Upstream) -> None:

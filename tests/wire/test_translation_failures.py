@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.wire import answers
-from tests.wire.client import Response
+from tests.wire.accepted import Gate
+from tests.wire.client import Client, Response, build_request
 from tests.wire.process import Configuration, Gateway, free_port
 from tests.wire.stage import Stage, backend, configuration
 from tests.wire.upsets import (
@@ -92,9 +93,17 @@ def test_a_stream_that_does_not_begin_is_an_error(
 def test_a_stream_that_breaks_tells_one_error_and_nothing_more(
     gateway: Gateway, servers: dict[str, Upstream], door: str, protocol: str, name: str
 ) -> None:
-    servers[protocol].answer = AFTER[name](WORDS[protocol])
-    response = ask(gateway, door, protocol, streams=True)
-    assert response.status == 200
+    read = Gate()
+    servers[protocol].answer = AFTER[name](WORDS[protocol], read)
+    client = Client(gateway.port, timeout=20.0)
+    try:
+        client.send(build_request("POST", door, request(door, protocol, stream=True), (("Connection", "close"),)))
+        assert client.read_head("POST").status == 200
+        assert client.read_payload()
+        read.open()
+        response = client.finish()
+    finally:
+        client.close()
     check_broken(door, response)
     assert (b"It broke." in response.body) is (name == "an error")
     line = gateway.wait_call(request_id=response.header("x-request-id"))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tests.wire import answers, anthropic_server
+from tests.wire.accepted import Gate
 from tests.wire.client import Response
 from tests.wire.ollama_server import CREATED_AT, NDJSON
 from tests.wire.upstream import Exchange, Script
@@ -165,14 +166,25 @@ HUGE = 50 << 20
 _CHUNKED = ("transfer-encoding", "chunked")
 
 
-def stream(words: Words, *pieces: bytes, then: str = "end", headers: tuple[tuple[str, str], ...] = ()) -> Script:
-    """A stream of *pieces*, that ends by its framing, is cut, or stalls."""
+def stream(
+    words: Words,
+    *pieces: bytes,
+    then: str = "end",
+    headers: tuple[tuple[str, str], ...] = (),
+    read: Gate | None = None,
+) -> Script:
+    """A stream of *pieces*, that ends by its framing, is cut, or stalls. *read*: opened when the client read the first.
+
+    What comes in one read with the first words is no answer that was begun.
+    """
 
     def script(x: Exchange) -> None:
         x.send(answers.head(200, words.type, _CHUNKED, *headers))
-        for piece in pieces:
+        for at, piece in enumerate(pieces):
             x.sleep(0.002)
             x.send(answers.chunk(piece))
+            if read is not None and at == 0:
+                x.stall(read)
         if then == "end":
             x.send(answers.LAST_CHUNK)
         elif then == "stall":
@@ -215,14 +227,14 @@ BEFORE: dict[str, Callable[[Words], Script]] = {
     "whole": lambda words: answers.whole(200, words.whole),
 }
 #: And after "Hi".
-AFTER: dict[str, Callable[[Words], Script]] = {
-    "an error": lambda words: stream(words, words.begin, words.error),
-    "a cut": lambda words: stream(words, words.begin, then="cut"),
-    "an early end": lambda words: stream(words, words.begin),
-    "a stall": lambda words: stream(words, words.begin, then="stall"),
-    "nonsense": lambda words: stream(words, words.begin, words.junk, then="stall"),
-    "disorder": lambda words: stream(words, words.begin, words.disorder, then="stall"),
-    "a long part": lambda words: flood(words, words.begin, words.long),
+AFTER: dict[str, Callable[[Words, Gate], Script]] = {
+    "an error": lambda words, read: stream(words, words.begin, words.error, read=read),
+    "a cut": lambda words, read: stream(words, words.begin, then="cut", read=read),
+    "an early end": lambda words, read: stream(words, words.begin, read=read),
+    "a stall": lambda words, read: stream(words, words.begin, then="stall", read=read),
+    "nonsense": lambda words, read: stream(words, words.begin, words.junk, then="stall", read=read),
+    "disorder": lambda words, read: stream(words, words.begin, words.disorder, then="stall", read=read),
+    "a long part": lambda words, read: flood(words, words.begin, words.long),
 }
 
 
