@@ -20,15 +20,13 @@ import msgspec
 
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.fields import DROP, FORWARD, HOST, VARYING, FieldTable, Role, SpecialFields
+from protocols.http1.numbers import LENGTHS
 from protocols.http1.repeat import HEAD_END, MISSES_LIMIT, Pattern
 
 METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 TARGET_LIMIT: Final = 8 << 10
 #: Fields of one request. A busy SDK sends about 20; what sends more is not a client of models.
 FIELDS_LIMIT: Final = 100
-
-#: A Content-Length of more digits is beyond any limit, and beyond what other parsers agree on.
-LENGTH_DIGITS_LIMIT: Final = 18
 
 
 class Request(msgspec.Struct, eq=False):
@@ -100,12 +98,13 @@ class RequestHeads:
             size = pattern.read(data, special, request.forward)
             if 0 < size <= self._limit:
                 self.size = size
-                length = special[_CONTENT_LENGTH]
-                if length is None:
+                digits = special[_CONTENT_LENGTH]
+                if digits is None:
                     self._misses = 0
                     return request
-                if length.isdigit() and len(length) <= LENGTH_DIGITS_LIMIT:
-                    request.length = int(length)
+                length = LENGTHS[digits]
+                if length is not None:
+                    request.length = length
                     self._misses = 0
                     return request
         size = data.find(HEAD_END, scan) + 4
@@ -265,11 +264,12 @@ def _apply_specials(request: Request) -> None:
         request.keep_alive = request.http_1_1
     elif connection != b"keep-alive":
         _obey_connection(request, connection)
-    length = special[_CONTENT_LENGTH]
-    if length is not None:
-        if not length.isdigit() or len(length) > LENGTH_DIGITS_LIMIT:
+    digits = special[_CONTENT_LENGTH]
+    if digits is not None:
+        length = LENGTHS[digits]
+        if length is None:
             raise WireError(Wrong.BAD_FRAMING, "Content-Length is not one sane number")
-        request.length = int(length)
+        request.length = length
     coding = special[_TRANSFER_ENCODING]
     if coding is not None:
         _check_coding(request, coding)

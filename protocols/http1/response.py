@@ -15,12 +15,12 @@ import msgspec
 
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.framing import CONTROLS, ChunkedDecoder, Decoder, EofDecoder, LengthDecoder
+from protocols.http1.numbers import LENGTHS
 from protocols.http1.repeat import HEAD_END, MISSES_LIMIT, Pattern
 
 #: What a peer may send as head: nginx's 8k buffers are the usual bound, models' providers send up to 4 KiB.
 HEAD_LIMIT: Final = 64 << 10
 FIELDS_LIMIT: Final = 128
-LENGTH_DIGITS_LIMIT: Final = 18
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
@@ -134,12 +134,13 @@ class ResponseHeads:
             size = pattern.read(data, self._values, head.lines)
             if 0 < size <= HEAD_LIMIT:
                 self.size = size
-                length = self._values[0]
-                if length is None:
+                digits = self._values[0]
+                if digits is None:
                     self._misses = 0
                     return head
-                if length.isdigit() and len(length) <= LENGTH_DIGITS_LIMIT:
-                    head.length = int(length)
+                length = LENGTHS[digits]
+                if length is not None:
+                    head.length = length
                     self._misses = 0
                     return head
         end = data.find(HEAD_END)
@@ -270,14 +271,15 @@ def _apply_persistence(head: ResponseHead, minor: int, special: dict[bytes, byte
 def _apply_framing(head: ResponseHead, minor: int, special: dict[bytes, bytes]) -> None:
     """Decide the body's framing by RFC 9112 section 6.3; two framings are a fault, not a choice."""
     coding = special.get(b"transfer-encoding")
-    length = special.get(b"content-length")
-    if length is not None and (not length.isdigit() or len(length) > LENGTH_DIGITS_LIMIT):
+    digits = special.get(b"content-length")
+    length = LENGTHS[digits] if digits is not None else None
+    if digits is not None and length is None:
         raise WireError(Wrong.BAD_FRAMING, "the answer's Content-Length is not one number")
     if coding is not None and coding.lower() != b"chunked":
         raise WireError(Wrong.BAD_TRANSFER_CODING, "the answer's transfer coding is not chunked")
     if head.status < 200 or head.status in (204, 304):
         head.length = 0
-        if coding is not None or (head.status == 204 and length not in (None, b"0")):
+        if coding is not None or (head.status == 204 and digits not in (None, b"0")):
             head.persistent = False  # a 204 must not say so (RFC 9110 section 8.6), and perhaps a body follows
     elif coding is not None:
         if length is not None:
@@ -286,7 +288,7 @@ def _apply_framing(head: ResponseHead, minor: int, special: dict[bytes, bytes]) 
             raise WireError(Wrong.BAD_FRAMING, "an HTTP/1.0 answer has a Transfer-Encoding")
         head.chunked = True
     elif length is not None:
-        head.length = int(length)
+        head.length = length
     else:
         head.persistent = False
 
