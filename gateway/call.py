@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.clock import NEVER, monotonic_ns
 from protocols.http1.fields import Role
+from protocols.http1.state import moves_to
 
 if TYPE_CHECKING:
     from gateway.admission.budget import ByteBudget
@@ -61,6 +62,7 @@ PHASE_MOVES: Final[dict[Phase, dict[Phase, Phase]]] = {
     RELAYING: _to(SETTLED),
     SETTLED: _to(),
 }
+TO_WAITING, TO_RELAYING, TO_SETTLED = (moves_to(PHASE_MOVES, phase) for phase in (WAITING, RELAYING, SETTLED))
 
 
 class Client(Protocol):
@@ -233,7 +235,7 @@ class Attempt(msgspec.Struct, eq=False):
     def sent(self) -> None:
         """The request was handed to the peer's connection, whole."""
         call = self.call
-        call.phase = PHASE_MOVES[call.phase][WAITING]
+        call.phase = TO_WAITING[call.phase]
         call.at_sent = self.at_begin if self.reused else monotonic_ns()
         if call.stream:
             self.steps.sent(self)

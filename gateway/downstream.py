@@ -15,14 +15,23 @@ from typing import TYPE_CHECKING, Final, cast
 
 from gateway import sockets
 from gateway.call import Call
-from gateway.client_socket import ANSWERING, HELD_LIMIT, IDLE, READING, WAITING, ClientSocket
+from gateway.client_socket import (
+    ANSWERING,
+    HELD_LIMIT,
+    IDLE,
+    READING,
+    TO_ANSWERING,
+    TO_IDLE,
+    TO_READING,
+    TO_WAITING,
+    ClientSocket,
+)
 from gateway.clock import NEVER, monotonic_ns
 from gateway.errors import Fault, Kind, Side, refusal
 from gateway.intake import BodyIntake, take_budget
 from protocols.http1.errors import WireError
 from protocols.http1.fields import Role
 from protocols.http1.request import RequestHeads, after_empty_lines
-from protocols.http1.state import CLIENT_MOVES
 
 if TYPE_CHECKING:
     from gateway.clients import Clients
@@ -153,7 +162,7 @@ class ClientConnection(ClientSocket):
             self._refuse(refusal(error), data)
             return
         if data and self.state is IDLE:
-            self.state = CLIENT_MOVES[self.state][READING]
+            self.state = TO_READING[self.state]
             self.deadline = self._all.clock.now + self._all.limits.header_timeout
         self._held = data
         self._held_scan = max(0, len(data) - 3)
@@ -161,7 +170,7 @@ class ClientConnection(ClientSocket):
     def _begin_body(self, call: Call) -> None:
         """The body is still coming."""
         if self.state is IDLE:
-            self.state = CLIENT_MOVES[self.state][READING]
+            self.state = TO_READING[self.state]
         self._body = BodyIntake(call, self._all.limits)
         self.deadline = self._all.clock.now + self._all.limits.body_timeout
 
@@ -184,7 +193,7 @@ class ClientConnection(ClientSocket):
 
     def _complete(self, call: Call, body: bytes, now: int) -> None:
         self.deadline = NEVER
-        self.state = CLIENT_MOVES[self.state][WAITING]
+        self.state = TO_WAITING[self.state]
         call.body = body
         call.bytes_in = len(body)
         call.at_begin = now
@@ -197,7 +206,7 @@ class ClientConnection(ClientSocket):
 
     def answer(self, data: bytes) -> None:
         everyone = self._all
-        self.state = state = CLIENT_MOVES[self.state][ANSWERING]
+        self.state = state = TO_ANSWERING[self.state]
         self.deadline = everyone.clock.now + everyone.limits.keepalive_timeout  # a write that stalls shortens it
         transport = self._transport
         if not transport.is_closing():
@@ -206,7 +215,7 @@ class ClientConnection(ClientSocket):
             self.answered()
             return
         self._call = None
-        self.state = CLIENT_MOVES[state][IDLE]
+        self.state = TO_IDLE[state]
 
     def answered(self) -> None:
         self._call = None
@@ -216,7 +225,7 @@ class ClientConnection(ClientSocket):
         if not self.reusable or everyone.draining:
             self._close()
             return
-        self.state = CLIENT_MOVES[self.state][IDLE]
+        self.state = TO_IDLE[self.state]
         self._rest()
         if self._held and self._patience is None and everyone.loop is not None:
             everyone.loop.call_soon(self._next)
@@ -295,7 +304,7 @@ class ClientConnection(ClientSocket):
             self.reusable = False
         self._body = None
         self.deadline = NEVER
-        self.state = CLIENT_MOVES[self.state][WAITING]
+        self.state = TO_WAITING[self.state]
         front.refuse(call, fault)
 
     def _raised(self, error: Exception) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.answers import answer_fault, answer_whole, relay_whole
-from gateway.call import CONNECTING, PHASE_MOVES, PROBATION, RELAYING, SETTLED, Answer, Attempt, Call
+from gateway.call import CONNECTING, PROBATION, RELAYING, SETTLED, TO_RELAYING, Answer, Attempt, Call
 from gateway.clock import Clock, monotonic_ns
 from gateway.collector import Collector
 from gateway.commit import Commits
@@ -123,7 +123,7 @@ class Proxy:
         if not state.heard:
             state.served(attempt.at_begin, call)
         state.end()
-        call.phase = PHASE_MOVES[call.phase][RELAYING]
+        call.phase = TO_RELAYING[call.phase]
         call.usage = call.endpoint.usage_of_answer(body)
         relay_whole(call, attempt, head, body, self._clock.date)
         self.active.discard(call)

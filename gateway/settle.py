@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from gateway.admission.keys import Principal
-from gateway.call import PHASE_MOVES, SETTLED, Attempt, Call
+from gateway.call import TO_SETTLED, Attempt, Call
 from gateway.clock import monotonic_ns
 from gateway.errors import Fault
 from gateway.observe.access import AccessLog
@@ -192,7 +192,7 @@ class Settler:
         It is counted, and its line written, together with others: soon (`count`), and at a lower price than alone.
         """
         ending = "--" if call.fault is None else call.ending
-        call.phase = PHASE_MOVES[call.phase][SETTLED]
+        call.phase = TO_SETTLED[call.phase]
         over = self._over
         over.append((call, attempt, ending, monotonic_ns()))
         if len(over) >= BATCH:

@@ -1,15 +1,19 @@
 """The states of a connection on either side, and the legal moves between them, as data.
 
 Owns the two tables. Whoever holds a connection (`gateway.downstream`, `gateway.upstream.connection`) moves by looking
-up: `state = CLIENT_MOVES[state][ClientState.IDLE]`. A missing key is a bug in the caller, never a peer's fault.
+up: `state = CLIENT_MOVES[state][ClientState.IDLE]`, or where each call does so in a table of `moves_to`, which takes
+one look-up and not two. A missing key is a bug in the caller, never a peer's fault.
 
 The tables are the reason why a connection is reused for exactly one cause: only one move leads back to IDLE.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import Final
+from typing import Final, TypeVar
+
+State = TypeVar("State", bound=IntEnum)
 
 
 class ClientState(IntEnum):
@@ -38,6 +42,11 @@ UpstreamMoves = dict[UpstreamState, dict[UpstreamState, UpstreamState]]
 
 def _to(*states: ClientState) -> dict[ClientState, ClientState]:
     return {state: state for state in states}
+
+
+def moves_to(moves: Mapping[State, Mapping[State, State]], to: State) -> dict[State, State]:
+    """The legal moves to *to*: from -> *to*."""
+    return {state: to for state, targets in moves.items() if to in targets}
 
 
 def _up_to(*states: UpstreamState) -> dict[UpstreamState, UpstreamState]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.call import PHASE_LETTERS, PHASE_MOVES, Phase
-from protocols.http1.state import CLIENT_MOVES, UPSTREAM_MOVES, ClientState, UpstreamState
+from protocols.http1.state import CLIENT_MOVES, UPSTREAM_MOVES, ClientState, UpstreamState, moves_to
 
 Moves = Mapping[Any, Mapping[Any, Any]]
 
@@ -83,3 +83,11 @@ def test_no_call_goes_back_to_admission() -> None:
 def test_every_phase_that_can_end_a_call_has_its_letter() -> None:
     assert len(PHASE_LETTERS) == len(set(PHASE_LETTERS)) == len(Phase) - 1
     assert max(Phase) is Phase.SETTLED
+
+
+@EACH
+def test_moves_by_their_target_are_the_same_moves(moves: Moves, states: Kind, first: IntEnum, last: IntEnum) -> None:
+    for target in states:
+        found = moves_to(moves, target)
+        assert set(found) == {state for state, targets in moves.items() if target in targets}
+        assert all(to is target for to in found.values())
