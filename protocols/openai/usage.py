@@ -64,6 +64,16 @@ def usage_of_answer(body: bytes) -> Usage | None:
     """The usage of a whole answer; None where there is none, or the body is not what it seems."""
     if len(body) > USAGE_WINDOW or body[:1] != b"{":
         return find_usage(body[-USAGE_WINDOW:])
+    # Usage comes last, or nearly so: from its key on the answer is decoded as an object of its own. Where that works,
+    # just one brace was open before the key, so it is the answer's own.
+    before, key, rest = body.rpartition(USAGE_KEY)
+    if key and not before.endswith(b"\\"):
+        try:
+            wire = _decode_answer(b'{"usage"' + rest).usage
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
+        else:
+            return None if wire is None else _from_wire(wire)
     try:
         wire = _decode_answer(body).usage
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

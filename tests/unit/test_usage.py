@@ -171,6 +171,23 @@ def test_every_way_to_the_usage_finds_the_same(written: dict[str, object]) -> No
     assert told_by(usage_of_chunk(b'{"choices":[],"usage":' + text + b"}")[0]) == found
 
 
+_KEYS = st.sampled_from(["usage", "x", 'no "usage', "\\\\usage", "prompt_tokens"])
+_ANY = st.recursive(
+    st.none() | st.integers(0, 9) | _KEYS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@STEADY
+@given(st.dictionaries(_KEYS, _ANY, max_size=4))
+def test_only_the_answers_own_usage_counts_wherever_the_word_stands(answer: dict[str, object]) -> None:
+    written = answer.get("usage")
+    count = written.get("prompt_tokens", 0) if isinstance(written, dict) else None
+    found = usage_of_answer(json.dumps(answer).encode())
+    assert told_by(found) == ((count, 0, 0) if type(count) is int else None)
+
+
 @STEADY
 @given(
     st.lists(st.sampled_from([b'"usage"', b":", b"{", b"}", b'"', b"\\", b"1", b" ", b",", b"[", b'"x"']), max_size=30)
