@@ -68,8 +68,10 @@ class Router:
                 return None
         policy = route.policy
         policy.budget.calls += 1
-        if call.stream or policy.total:
-            self._apply(call, policy)
+        if policy.total:
+            call.total_deadline = call.deadline = self._clock.now + policy.total
+        if call.stream:
+            self._begin_stream(call, policy)
         return None
 
     def _translate(self, call: Call, route: Route) -> Fault | Answer | None:
@@ -114,7 +116,10 @@ class Router:
         call.answer_lines = call.answer_lines.partition(SERVED)[0] + one.served_line
         call.route = one
         one.policy.budget.calls += 1
-        self._apply(call, one.policy)
+        if one.policy.total and call.total_deadline == NEVER:
+            call.total_deadline = call.deadline = self._clock.now + one.policy.total
+        if call.stream:
+            self._begin_stream(call, one.policy)
         return True if verdict is None else verdict
 
     def _choose(self, call: Call, route: Route) -> Route | None:
@@ -129,12 +134,8 @@ class Router:
                 return fallback
         return None
 
-    def _apply(self, call: Call, policy: Policy) -> None:
-        """Let what is bounded in time, or a stream, be as *policy* has it."""
-        if policy.total and call.total_deadline == NEVER:
-            call.total_deadline = call.deadline = self._clock.now + policy.total
-        if not call.stream:
-            return
+    def _begin_stream(self, call: Call, policy: Policy) -> None:
+        """Let *call*, which asks for a stream, have what *policy* gives streams."""
         if call.translation is None and call.fields is not None and policy.inject_usage and call.endpoint.streams_usage:
             call.usage_injected = ask_for_usage(call.fields) or call.usage_injected
         if policy.heartbeat and call.endpoint.dialect.form is sse:  # lines have no comments
