@@ -88,12 +88,13 @@ class Histogram:
     that the hot path pays for one append and the sorting runs for many values at once. `total` is the sum of all.
     """
 
-    __slots__ = ("_hits", "_samples", "_total", "bounds", "observe")
+    __slots__ = ("_count", "_hits", "_samples", "_total", "bounds", "observe")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self._hits = [0] * (len(bounds) + 1)
         self._total = 0.0
+        self._count = 0
         self._samples: list[float] = []
         self.observe = self._samples.append
 
@@ -113,12 +114,14 @@ class Histogram:
             else:
                 hits[-1] += len(samples) - begin
             self._total += sum(samples)
+            self._count += len(samples)
             samples.clear()
 
     def add(self, hits: list[int], total: float) -> None:
         """Add what was counted elsewhere."""
         self._hits = [mine + theirs for mine, theirs in zip(self._hits, hits, strict=True)]
         self._total += total
+        self._count += sum(hits)
 
     @property
     def hits(self) -> list[int]:
@@ -132,7 +135,8 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        return sum(self.hits)
+        self.fold()
+        return self._count
 
 
 Child = TypeVar("Child", bound="Counter | Gauge | Histogram")

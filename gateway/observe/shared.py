@@ -26,45 +26,71 @@ _Labels = tuple[str, ...]
 class SharedCounts:
     """*registry* is what this worker counts; *blank* makes a registry with the same families and nothing counted."""
 
-    __slots__ = ("_blank", "_page", "_places", "_registry", "_row", "_shown", "_unplaced")
+    __slots__ = (
+        *("_blank", "_children", "_page", "_registry", "_row"),
+        *("_counters", "_gauges", "_histograms", "_known", "_shown"),
+    )
 
     def __init__(self, seat: Seat, registry: Registry, blank: Callable[[], Registry]) -> None:
+        # given
         self._page, self._row, _ = seat
         self._registry = registry
         self._blank = blank
-        #: Where each child stands in the row, and what the row says of it.
-        self._places: dict[tuple[str, _Labels], int] = {}
-        self._shown: dict[int, list[int]] = {}
-        #: Children for which the page had no room.
-        self._unplaced: set[tuple[str, _Labels]] = set()
+        self._children = [family.children for family in registry.families if family.shared]
+        # grows with the children, of which none ever goes
+        #: Those that have a place in the row, and its number.
+        self._counters: list[tuple[Counter, int]] = []
+        self._gauges: list[tuple[Gauge, int]] = []
+        self._histograms: list[tuple[Histogram, int]] = []
+        #: Those that need not be looked for again.
+        self._known: set[tuple[str, _Labels]] = set()
+        #: How many values of a histogram the row tells, by its place.
+        self._shown: dict[int, int] = {}
 
     def publish(self) -> None:
-        """Copy what changed into the row.
-
-        A child that is new needs a place, and thus the page's lock: while that is held by a process that hangs, what is
-        new waits for the next time.
-        """
-        locked_out = False
+        """Copy what changed into the row. Many children never change from one sweep to the next."""
+        if sum(map(len, self._children)) != len(self._known):
+            self._take_in()
         cells, shown = self._row.metrics, self._shown
-        for family, labels, child in list(_children(self._registry)):
-            values = _values(child)
-            at = self._places.get((family, labels))
-            if at is None:
-                if locked_out or (family, labels) in self._unplaced:
-                    continue
-                try:
-                    at = self._place(family, labels, child, len(values))
-                except PageError:
-                    locked_out = True
-                if at is None:
-                    continue
-            if shown.get(at) != values:
-                shown[at] = values
-                for index, value in enumerate(values, at):
+        for counter, at in self._counters:
+            if cells[at] != counter.value:
+                cells[at] = counter.value
+        for gauge, at in self._gauges:
+            cells[at] = int(gauge.read())
+        for histogram, at in self._histograms:
+            count = histogram.count
+            if shown.get(at) != count:
+                shown[at] = count
+                for index, value in enumerate(_values(histogram), at):
                     cells[index] = value
 
-    def _place(self, family: str, labels: _Labels, child: Counter | Gauge | Histogram, width: int) -> int | None:
+    def _take_in(self) -> None:
+        """Give new children their places, for which the page's lock is needed.
+
+        While that is held by a process that hangs, what is new waits for the next time.
+        """
+        for family, labels, child in list(_children(self._registry)):
+            if (family, labels) not in self._known:
+                try:
+                    at = self._place(family, labels, child)
+                except PageError:
+                    return
+                self._known.add((family, labels))
+                if at is not None:
+                    self._keep(child, at)
+
+    def _keep(self, child: Counter | Gauge | Histogram, at: int) -> None:
+        match child:
+            case Counter():
+                self._counters.append((child, at))
+            case Gauge():
+                self._gauges.append((child, at))
+            case Histogram():
+                self._histograms.append((child, at))
+
+    def _place(self, family: str, labels: _Labels, child: Counter | Gauge | Histogram) -> int | None:
         """A place in the row; None where there is none. Raises `PageError`."""
+        width = len(_values(child))
         kind = _LEVEL if isinstance(child, Gauge) else _SUM
         # NUL stands between the parts, so none may have one.
         text = "\0".join((family, *(label.replace("\0", "\\x00") for label in labels)))
@@ -72,10 +98,8 @@ class SharedCounts:
         at = self._page.metrics.number(name, width)
         # The page is full, or the entry is a former version's.
         if at is None or self._page.metrics.widths[name] != width:
-            self._unplaced.add((family, labels))
             self._registry.folded(family)
             return None
-        self._places[family, labels] = at
         return at
 
     def merged(self) -> Registry:
