@@ -267,8 +267,8 @@ class Settler:
             lines.append(
                 AccessLine(
                     moment,
-                    call.id.decode("ascii"),
-                    call.trace.decode("ascii"),
+                    call.id.decode(),
+                    call.trace.decode(),
                     kind.line,
                     call.tries,
                     call.bytes_in,
