@@ -114,11 +114,10 @@ def relay_whole(call: Call, attempt: Attempt, head: ResponseHead, body: bytes, d
     ours = (call.at_attempt - call.at_begin) // 1000
     theirs = (call.at_head - call.at_sent) // 1000
     client.answer(
-        b"%b%b%bx-request-id: %b\r\nx-trace-id: %b\r\n%b%bserver-timing: gw;dur=%d%b, up;dur=%d%b\r\n"
+        b"%b%bx-request-id: %b\r\nx-trace-id: %b\r\n%b%bserver-timing: gw;dur=%d%b, up;dur=%d%b\r\n"
         b"%bcontent-length: %d\r\n\r\n%b"
         % (
-            STATUS_LINES[head.status],
-            b"".join(head.lines),
+            head.start or STATUS_LINES[head.status] + b"".join(head.lines),
             date,
             call.id,
             call.trace,

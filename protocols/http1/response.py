@@ -88,6 +88,8 @@ class ResponseHead(msgspec.Struct, eq=False):
     #: Seconds and requests that the peer's Keep-Alive field grants; 0 where it says nothing.
     keep_alive_timeout: int = 0
     keep_alive_max: int = 0
+    #: The status line and `lines` joined, where they came before; else empty.
+    start: bytes = b""
 
     def decoder(self) -> Decoder:
         """The decoder of this answer's body."""
@@ -180,7 +182,10 @@ class ResponseHeads:
                 rest = [b"\r\n", *rest[index + 1 :]]
             places.append((fixed + name + b": ", 0 if lower == b"content-length" else 1, piece))
             fixed = b""
-        self._head.lines = [*relayed, b"".join(rest)]
+        head = self._head
+        head.lines = [*relayed, b"".join(rest)]
+        if not relayed:
+            head.start = STATUS_LINES[head.status] + head.lines[0]
         return Pattern(places, fixed + HEAD_END)
 
 

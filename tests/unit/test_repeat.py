@@ -13,7 +13,7 @@ from protocols.http1.errors import WireError, Wrong
 from protocols.http1.fields import FieldTable
 from protocols.http1.repeat import MISSES_LIMIT, Pattern
 from protocols.http1.request import Request, RequestHeads, parse_request_head
-from protocols.http1.response import ResponseHead, ResponseHeads, parse_response_head
+from protocols.http1.response import STATUS_LINES, ResponseHead, ResponseHeads, parse_response_head
 from tests.unit.configuring import STEADY
 
 Said = dict[str, Any]
@@ -76,7 +76,10 @@ class Responses:
 
     def together(self, data: bytes) -> Said | None:
         head = self.heads.read(data)
-        return of_response(head) if head is not None else None
+        if head is None:
+            return None
+        assert head.start in (b"", STATUS_LINES[head.status] + b"".join(head.lines))
+        return of_response(head)
 
     def alone(self, block: bytes) -> Said:
         return of_response(parse_response_head(block[:-4]))
