@@ -383,8 +383,8 @@ class Call:
         if held:
             self.budget_held = 0
             budget = self.budget
-            budget.used -= held
-            if budget.used < 0:
+            budget.used = used = budget.used - held
+            if used < 0:
                 raise AssertionError("the byte budget fell below zero")
         self.body = b""
         self.fields = None

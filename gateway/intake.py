@@ -34,13 +34,15 @@ def take_budget(call: Call, size: int, limits: Limits, announced: int = 0) -> Fa
         limit = OPERATION_BODY_LIMIT
     else:
         limit = limits.media_body if call.endpoint.media else limits.body
-    if size + announced + call.budget_held > limit:
+    held = call.budget_held + size
+    if held + announced > limit:
         return Fault(Side.CLIENT, Kind.BODY_TOO_LARGE, f"The body is larger than {limit} bytes.")
     budget = call.budget
-    if budget.used + size > budget.limit:
+    used = budget.used + size
+    if used > budget.limit:
         return Fault(Side.GATEWAY, Kind.OUT_OF_BUDGET, "Too many request bodies are held; try again soon.")
-    budget.used += size
-    call.budget_held += size
+    budget.used = used
+    call.budget_held = held
     return None
 
 
