@@ -16,6 +16,7 @@ from gateway.call import Backend
 from gateway.clients import Clients
 from gateway.clock import Clock, monotonic_ns
 from gateway.config import schema
+from gateway.estate import Estate
 from gateway.generation import Generation
 from gateway.memory import Resident, allowed
 from gateway.observe.access import AccessLog, outlet
@@ -31,7 +32,6 @@ from gateway.proxy import Proxy
 from gateway.settle import Settler
 from gateway.upstream.discovery import Discovery
 from gateway.upstream.pool import Pool
-from gateway.upstreams import Estate
 
 #: A worker sheds connections above this multiple of the mean, and never below so many.
 SKEW: Final = 1.5

@@ -1,6 +1,6 @@
 """One configuration in force: its doors, keys, limits and model table.
 
-Owns what a reload replaces as a whole. It refuses what outlives it (`gateway.upstreams.Estate`, `gateway.build`). Made
+Owns what a reload replaces as a whole. It refuses what outlives it (`gateway.estate.Estate`, `gateway.build`). Made
 by `gateway.build` for each configuration; a call keeps the routes and policies of the one it began in.
 """
 

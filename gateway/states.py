@@ -1,7 +1,7 @@
 """Peers' states as one worker makes them, looks at them, and tells of their circuits.
 
-Owns `StateMaker`. It refuses which peers there are, and how long their states live (`gateway.upstreams`, whose Estate
-makes it, once per worker).
+Owns `StateMaker`. It refuses which peers there are, and how long their states live (`gateway.estate`, which makes it,
+once per worker).
 """
 
 from __future__ import annotations

@@ -1,218 +1,36 @@
-"""Backends, peers and pools made from a configuration, and what of them outlives it.
+"""Backends, peers and pools made from a configuration, and the model table over them.
 
-Owns `Estate` (peers' states and pools, kept from one configuration to the next) and `Upstreams` (one configuration's
-backends and model table, which follow the names of their peers to other addresses). It refuses doors and keys
-(`gateway.generation`). An Estate is made once per worker by `gateway.build`, an Upstreams by `gateway.generation` for
-each configuration.
+Owns `Upstreams`, which follows the names of its peers to other addresses. It refuses what outlives a configuration
+(`gateway.estate`), which peers a name stands for (`gateway.roster`), and doors and keys (`gateway.generation`, which
+makes an Upstreams for each configuration).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 from gateway.call import Backend
-from gateway.clock import Clock
 from gateway.config import schema, urls
 from gateway.config.routes import targets_of
-from gateway.observe.counters import Measures
-from gateway.observe.logs import Log
-from gateway.page import Seat
+from gateway.estate import Estate
 from gateway.places import Place, contents, credentials
 from gateway.presets import PRESETS, speech_of
+from gateway.roster import Roster
 from gateway.routing.balance import BALANCERS, Balancer, Hinted
 from gateway.routing.breaker import Rules
-from gateway.routing.host import HostLeastConnections, HostLoad
-from gateway.routing.load import Loads
-from gateway.routing.peer import Peer, PeerState, Standing
+from gateway.routing.host import HostLeastConnections
+from gateway.routing.peer import Peer, PeerState
 from gateway.routing.retry import RetryBudget
 from gateway.routing.route import Group, Policy, Rule, Share
 from gateway.routing.routes import Routes
-from gateway.states import StateMaker
-from gateway.upstream import load
-from gateway.upstream.dial import Dialler
+from gateway.upstream import health, load
 from gateway.upstream.discovery import Discovery, Source
-from gateway.upstream.health import Prober, Terms
 from gateway.upstream.http import HttpBackend, Target
 from gateway.upstream.litellm import LitellmBackend
-from gateway.upstream.load import Scraper
-from gateway.upstream.lookup import look_up
 from gateway.upstream.mock import MockBackend
 from gateway.upstream.pool import Address, Pool
-from gateway.upstream.resolver import Name, Resolver
+from gateway.upstream.resolver import Name
 from gateway.upstream.tls import client_context
-
-
-@dataclass
-class Crew:
-    """A backend over HTTP, and its peers at present."""
-
-    name: str
-    #: The peers that endpoints stand for: the place without an address, the weight, and the name whose addresses are
-    #: peers; None where the endpoint is one peer itself.
-    endpoints: list[tuple[Place, int, Name | None]]
-    http: HttpBackend
-    protocol: str
-    options: schema.Pool
-    health: schema.Health
-    load: schema.Load
-    #: In the order of the endpoints; one that is listed twice is there twice.
-    members: dict[tuple[int, Place], tuple[Peer, Target]] = field(default_factory=dict)
-    #: Read by the backend's discovery.
-    targets: list[Target] = field(default_factory=list)
-
-    def targets_of_states(self) -> Iterable[tuple[PeerState, Target]]:
-        """Each peer once."""
-        return {peer.state: target for peer, target in self.members.values()}.items()
-
-
-class Estate:
-    """Peers' states and pools. A new configuration takes over those that it names too, and the others retire."""
-
-    def __init__(self, measures: Measures, clock: Clock, log: Log, seat: Seat) -> None:
-        # process
-        self.measures = measures
-        self.clock = clock
-        self.log = log
-        self.seat = seat
-        self.standing = Standing()
-        self.loads = Loads(seat.page)
-        self.host = HostLoad(seat, self.loads)
-        self._maker = StateMaker(self.standing, measures, log, seat)
-        self.prober = Prober(seat, clock)
-        self.scraper = Scraper(seat, clock, self.loads)
-        self.resolver = Resolver(look_up, measures.dns_lookups, clock, log, self._readdress)
-        # by the present configuration
-        self._present: Upstreams | None = None
-        self._states: dict[Place, PeerState] = {}
-        self._pools: dict[Place, Pool] = {}
-        #: No longer configured, and not yet empty.
-        self._retired: list[Pool] = []
-        #: Both, by their backend's name: what its gauges add up, at each sweep.
-        self._by_name: dict[str, list[Pool]] = {}
-        #: Called when there are other routes than before, though the configuration is the same.
-        self.on_reroute: Callable[[], None] = lambda: None
-        #: Every backend that may still have a task, of former configurations too.
-        self.backends: list[Backend] = []
-
-    def state(self, place: Place) -> PeerState:
-        """The state of the peer at *place*, which is made where it is a new one."""
-        return self._states.get(place) or self._maker.make(place)
-
-    def known_pool(self, place: Place) -> Pool | None:
-        return self._pools.get(place)
-
-    def pool(self, place: Place, address: Address, options: schema.Pool, name: Name | None) -> Pool:
-        """A new pool for the peer at *place*; *name* tells its addresses where its host is none."""
-        return Pool(
-            place.backend,
-            address,
-            max_idle=options.max_idle,
-            idle_timeout=options.idle_timeout,
-            clock=self.clock,
-            on_crash=lambda error: self.log.error("a step of a call raised", error=repr(error)),
-            dialler=Dialler(name, address.port) if name is not None else None,
-        )
-
-    def take_over(self, upstreams: Upstreams) -> None:
-        """*upstreams* are in force from now on."""
-        for place, state in self._states.items():
-            if upstreams.states.get(place) is not state:
-                state.leave()
-        for place, pool in self._pools.items():
-            if upstreams.pools.get(place) is not pool:
-                pool.retire(self._reopened)
-                self._retired.append(pool)
-        self._states, self._pools = upstreams.states, upstreams.pools
-        for place, pool in self._pools.items():
-            pool.set_options(upstreams.options[place].max_idle, upstreams.options[place].idle_timeout)
-        self.backends = [*(one for one in self.backends if one.busy), *upstreams.backends]
-        self._present = upstreams
-        self.resolver.keep(upstreams.names, upstreams.refresh)
-        self._settle_in()
-        self._sort()
-        self._watch()
-
-    def _readdress(self, name: Name) -> None:
-        """*name* has other addresses than before."""
-        for pool in self.pools:
-            pool.readdress(name)
-        if self._present is not None:
-            self._present.readdress(name)
-            self._settle_in()
-            self._sort()
-
-    def dismiss(self, place: Place) -> None:
-        """Nobody begins a call at *place* any more."""
-        state = self._states.pop(place, None)
-        if state is not None:
-            state.leave()
-        pool = self._pools.pop(place, None) if place.address else None
-        if pool is not None:
-            pool.retire(self._reopened)
-            self._retired.append(pool)
-
-    def _reopened(self, pool: Pool) -> None:
-        """A call of a former configuration is tried again at a peer that was forgotten, or is about to be."""
-        if pool not in self._retired:
-            self._retired.append(pool)
-            self._sort()
-
-    def _settle_in(self) -> None:
-        """Circuits are those of the peers there are now, by the present configuration's rules."""
-        assert self._present is not None
-        for place, state in self._states.items():
-            state.circuit.rules = self._present.rules[place.backend]
-            state.circuit.take()
-            state.look()
-        self.recount()
-        self.prober.take_over(self._present.checked())
-        self.scraper.take_over(self._present.scraped())
-
-    def recount(self) -> None:
-        """Peers of a configuration that was not taken over were counted too."""
-        self.standing.doubtful = sum(state.doubts for state in self._states.values())
-
-    def _sort(self) -> None:
-        self._by_name = {}
-        for pool in self.pools:
-            self._by_name.setdefault(pool.name, []).append(pool)
-
-    def _watch(self) -> None:
-        connections = self.measures.upstream_connections
-
-        def total(name: str, count: Callable[[Pool], int]) -> Callable[[], int]:
-            return lambda: sum(count(pool) for pool in self._by_name.get(name, ()))
-
-        for name in {place.backend for place in self._pools}:
-            if (name, "idle") not in connections.children:
-                connections.watch((name, "idle"), total(name, lambda pool: len(pool.idle)))
-                connections.watch((name, "busy"), total(name, lambda pool: pool.busy))
-                connections.watch((name, "connecting"), total(name, lambda pool: pool.connecting))
-
-    def healthy(self) -> Iterator[tuple[str, str, bool]]:
-        """Each peer's backend and endpoint, and whether the host finds it well."""
-        return self._maker.healthy(self._states)
-
-    def told(self) -> Iterator[tuple[str, str, int]]:
-        """Each peer's backend and endpoint, and how many requests its server has; only those that told lately."""
-        for place, state in self._states.items():
-            if (told := self.loads.told(state)) is not None:
-                yield place.backend, place.label, told
-
-    @property
-    def pools(self) -> list[Pool]:
-        """Those of the present configuration, then those that retire."""
-        return [*self._pools.values(), *self._retired]
-
-    def sweep(self, now: float) -> None:
-        """Act on deadlines that are past; forget the retired that are empty."""
-        self._maker.sweep(self._states.values())
-        for pool in self.pools:
-            pool.sweep(now)
-        if not all(pool.all for pool in self._retired):
-            self._retired = [pool for pool in self._retired if pool.all]
-            self._sort()
 
 
 class Upstreams:
@@ -231,7 +49,7 @@ class Upstreams:
         #: The names that are asked, by the host that they name, and the seconds between two lookups of each.
         self.names: dict[str, Name] = {}
         self.refresh: dict[str, float] = {}
-        self._crews: list[Crew] = []
+        self._rosters: list[Roster] = []
         self._unasked: list[tuple[schema.Backend, list[Target]]] = []
         groups = [self._group(backend, former) for backend in config.backends if backend.enabled]
         routing = config.routing
@@ -325,11 +143,11 @@ class Upstreams:
             name = self._name(urls.parse(endpoint.url).host, backend.dns.refresh)
             place = Place(backend.name, endpoint.url, backend.tls, secret, files)
             listed.append((place, endpoint.weight, name if backend.dns.peer_per == "address" else None))
-        crew = Crew(backend.name, listed, http, backend.protocol, backend.pool, backend.health, backend.load)
-        self._crews.append(crew)
-        peers = self._muster(crew)
+        roster = Roster(backend, listed, http)
+        self._rosters.append(roster)
+        peers = self._muster(roster)
         if isinstance(backend.models, str):
-            self._unasked.append((backend, crew.targets))
+            self._unasked.append((backend, roster.targets))
         return peers, ()
 
     def _name(self, host: str, refresh: float) -> Name | None:
@@ -341,60 +159,40 @@ class Upstreams:
         self.refresh[host] = min(refresh, self.refresh.get(host, refresh))
         return name
 
-    def checked(self) -> Iterator[tuple[PeerState, Target, Terms]]:
+    def checked(self) -> Iterator[tuple[PeerState, Target, health.Terms]]:
         """The peers whose health is checked, each once."""
-        for crew in self._crews:
-            if crew.health.interval:
-                terms = _terms(crew)
-                for state, target in crew.targets_of_states():
+        for roster in self._rosters:
+            if (terms := roster.health_terms) is not None:
+                for state, target in roster.states():
                     yield state, target, terms
 
     def scraped(self) -> Iterator[tuple[PeerState, Target, load.Terms]]:
         """The peers whose servers are asked for their load, each once."""
-        for crew in self._crews:
-            if crew.load.interval:
-                path = (crew.load.path or "/metrics").encode("ascii")
-                terms = load.Terms(path, crew.load.interval, crew.load.timeout)
-                for state, target in crew.targets_of_states():
+        for roster in self._rosters:
+            if (terms := roster.load_terms) is not None:
+                for state, target in roster.states():
                     if state.column >= 0:
                         yield state, target, terms
 
     def readdress(self, name: Name) -> None:
         """*name* has other addresses: where they are peers, they join and leave."""
-        for crew in self._crews:
-            if any(one is name for _, _, one in crew.endpoints):
-                self.routes.regroup(crew.name, self._muster(crew))
+        for roster in self._rosters:
+            if roster.has(name):
+                self.routes.regroup(roster.backend.name, self._muster(roster))
                 self._estate.on_reroute()
 
-    def _muster(self, crew: Crew) -> list[Peer]:
-        """The peers of *crew* as names now stand for them. Those that stay are the same ones.
+    def _muster(self, roster: Roster) -> list[Peer]:
+        """The peers of *roster* as names now stand for them."""
+        http, options = roster.http, roster.backend.pool
 
-        A name without an answer is a peer itself until there is one: its calls wait for that, each in its own time.
-        What is raised on the way leaves the peers as they were.
-        """
-        former = dict(crew.members)
-        members: dict[tuple[int, Place], tuple[Peer, Target]] = {}
-        joined = []
-        for at, (place, weight, name) in enumerate(crew.endpoints):
-            addresses = name.addresses if name is not None else ()
-            for present in [place._replace(address=address) for address in addresses] or [place]:
-                known = former.pop((at, present), None)
-                if known is None:
-                    joined.append(known := self._join(crew, present, weight))
-                members[at, present] = known
-        crew.members = members
-        for peer, target in joined:
-            crew.http.add(peer, target)
-        for (_, gone), (peer, _) in former.items():
-            crew.http.remove(peer)
+        def join(place: Place, weight: int) -> tuple[Peer, Target]:
+            return self._peer(http, place, weight), self._target(place, options, http.lines)
+
+        for gone in roster.muster(join):
             self._estate.dismiss(gone)
             if gone.address:
                 self.options.pop(gone, None)
-        crew.targets[:] = [target for _, target in crew.members.values()]
-        return [peer for peer, _ in crew.members.values()]
-
-    def _join(self, crew: Crew, place: Place, weight: int) -> tuple[Peer, Target]:
-        return self._peer(crew.http, place, weight), self._target(place, crew.options, crew.http.lines)
+        return roster.peers
 
     def _target(self, place: Place, options: schema.Pool, own_lines: bytes) -> Target:
         url = urls.parse(place.url)
@@ -439,13 +237,6 @@ def _names(models: tuple[str | dict[str, str], ...]) -> dict[str, str]:
     for model in models:
         names.update({model: model} if isinstance(model, str) else model)
     return names
-
-
-def _terms(crew: Crew) -> Terms:
-    health = crew.health
-    path = health.path or PRESETS[crew.protocol].health
-    bounds = (health.unhealthy_after, health.healthy_after)
-    return Terms(path.encode("ascii"), bool(health.path), health.interval, health.timeout, *bounds)
 
 
 def _rule(route: schema.Route) -> Rule:

@@ -15,6 +15,7 @@ from gateway.clock import Clock
 from gateway.config.schema import Backend, Config
 from gateway.config.text import quoted
 from gateway.config.units import seconds_text
+from gateway.estate import Estate
 from gateway.front import is_id
 from gateway.observe.access import DirectLines
 from gateway.observe.counters import Measures
@@ -23,7 +24,7 @@ from gateway.page import alone
 from gateway.routing.route import Group, Route
 from gateway.routing.routes import OTHER, Match, Routes
 from gateway.routing.speech import Speech
-from gateway.upstreams import Estate, Upstreams
+from gateway.upstreams import Upstreams
 from protocols.dialect import Task
 
 #: Plain values, fit for JSON.

@@ -2,7 +2,7 @@
 
 Owns `Board` (where circuits stand, and when they last changed) and `PeerCircuit` (a peer's `Circuit`, changed under
 the board's lock, and the call of this worker that is its probe). It refuses the rules (`breaker`) and the choice among
-peers (`ejection`). Made by `gateway.upstreams`, on the page; for a peer that has no place there, in plain cells.
+peers (`ejection`). Made by `gateway.states`, on the page; for a peer that has no place there, in plain cells.
 
 A change that cannot be made because a process holds the lock for too long is not made: the next call makes it.
 """

@@ -1,7 +1,7 @@
 """What peers' servers tell of their load, as every worker sees it: a hint to the balancers, never more.
 
 Owns `Loads`: the cells in which the worker that asks leaves what it was told, and what each worker makes of them at
-each sweep. It refuses to ask (`gateway.upstream.load`) and to choose (`balance`, `host`). Made by `gateway.upstreams`,
+each sweep. It refuses to ask (`gateway.upstream.load`) and to choose (`balance`, `host`). Made by `gateway.estate`,
 one per worker.
 
 A server that others use too tells of more requests than this host sent it. Those *beyond* count like calls in flight,

@@ -1,6 +1,6 @@
 """The way to one of a name's addresses: in turn, and past those that do not answer.
 
-Owns `Dialler`, made by `gateway.upstreams` for each pool whose peer is a name. It refuses lookups (`resolver`), what is
+Owns `Dialler`, made by `gateway.estate` for each pool whose peer is a name. It refuses lookups (`resolver`), what is
 said over the connection (`pool`) and the time that all of it may take, which is its caller's.
 """
 

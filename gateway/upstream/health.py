@@ -2,7 +2,7 @@
 
 Owns the `Prober`: when it asks, and what an answer means. It refuses which worker asks (`turn`) and what becomes of a
 verdict (`gateway.routing.breaker`: how many in a row count, and which circuits they open and close). One Prober is made
-per worker by `gateway.upstreams`; it gets a `Check` for each peer of the configuration in force. Each question has a
+per worker by `gateway.estate`; it gets a `Check` for each peer of the configuration in force. Each question has a
 connection of its own, which no call ever gets, and counts as no call.
 
 What an answer means: any 2xx, the peer is well. On a path that the operator chose, anything else: it is not. On a

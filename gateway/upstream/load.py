@@ -2,7 +2,7 @@
 
 Owns the `Scraper`: when it asks, and whose words are understood. It refuses which worker asks (`turn`), what an
 exposition looks like (`protocols.prometheus`) and what becomes of a hint (`gateway.routing.load`). One is made per
-worker by `gateway.upstreams`. Each question has a connection of its own, which no call gets, and counts as no call.
+worker by `gateway.estate`. Each question has a connection of its own, which no call gets, and counts as no call.
 
 Requests that run and those that wait, each summed over a server's engines: vLLM (0.32), SGLang (with --enable-metrics),
 TGI (3.3), llama.cpp's server (with --metrics). Each has a vocabulary of its own, so all are looked for at once.

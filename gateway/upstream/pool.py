@@ -1,7 +1,7 @@
 """The connections of one peer: opened on demand, kept idle for reuse, closed when they are worn or too old.
 
 Owns `Pool` and `Address`. It refuses exchanges (`connection`) and the choice among peers. Made by
-`gateway.upstreams.Estate` for each peer.
+`gateway.estate.Estate` for each peer.
 
 All changes are in synchronous functions (`take_nowait`, `give`, `closed`), so no cancellation can come between. Idle
 connections are LIFO: the warmest is reused, the others age and go. Two connections may serve the same calls only if

@@ -1,7 +1,7 @@
 """Names of upstreams and their addresses: asked in the background, again and again, and never waited for twice.
 
 Owns `Resolver` and `Name`. It refuses the lookup itself (`lookup`), connections (`dial`) and what a change means for
-peers (`gateway.upstreams` is told). One Resolver is made per worker by `gateway.upstreams.Estate` and swept by the
+peers (`gateway.upstreams` is told). One Resolver is made per worker by `gateway.estate.Estate` and swept by the
 clock; only names that are configured are asked, each by one lookup at a time.
 
 The system's resolver does not tell how long an answer holds, so a name is asked again at an interval of ours. What a

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from gateway import estate as estates
 from gateway import upstreams
 from gateway.clock import Clock
 from gateway.config.schema import Config
+from gateway.estate import Estate
 from gateway.observe.access import DirectLines
 from gateway.observe.counters import Measures
 from gateway.observe.logs import Level, Log, Stamp
@@ -22,7 +24,7 @@ from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.http import HttpBackend
 from gateway.upstream.lookup import Answer
 from gateway.upstream.pool import Pool
-from gateway.upstreams import Estate, Upstreams
+from gateway.upstreams import Upstreams
 from protocols.http1.state import UpstreamState
 from tests.unit.configuring import KEYED, loaded
 from tests.unit.in_process import Transport
@@ -35,7 +37,7 @@ Begun = list[tuple[str, Callable[[Answer], None]]]
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> Begun:
     asked: Begun = []
-    monkeypatch.setattr(upstreams, "look_up", lambda host, done: asked.append((host, done)))
+    monkeypatch.setattr(estates, "look_up", lambda host, done: asked.append((host, done)))
     return asked
 
 

@@ -57,6 +57,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # wiring
     ("gateway.gate", "gateway.overload", "gateway.places", "gateway.presets"),
     ("gateway.states",),
+    ("gateway.estate", "gateway.roster"),
     ("gateway.upstreams",),
     ("gateway.generation",),
     ("gateway.build",),
@@ -92,6 +93,8 @@ READ_CONFIG = (
     "gateway.generation",
     "gateway.places",
     "gateway.presets",
+    "gateway.roster",
+    "gateway.estate",
     "gateway.upstreams",
     "gateway.watch",
     "gateway.host",

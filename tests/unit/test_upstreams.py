@@ -14,6 +14,7 @@ import pytest
 
 from gateway.clock import Clock
 from gateway.config.schema import Config
+from gateway.estate import Estate
 from gateway.observe.access import DirectLines
 from gateway.observe.counters import Measures
 from gateway.observe.logs import Level, Log, Stamp
@@ -24,7 +25,7 @@ from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.http import HttpBackend
 from gateway.upstream.pool import Pool
 from gateway.upstream.resolver import Name
-from gateway.upstreams import Estate, Upstreams
+from gateway.upstreams import Upstreams
 from tests.unit.configuring import KEYED, loaded
 from tests.wire import tls
 
