@@ -176,7 +176,7 @@ class Translation:
         assert side is not None
         if head.encoded:
             return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, "The upstream's answer is compressed.", Retry.REPEATABLE)
-        if 300 <= head.status < 400:
+        if 300 <= head.status < 400:  # nobody follows it, and what stands behind a 304 would be the next answer
             text = f"The upstream answered {head.status}."
             return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE, is_final=True)
         if head.status >= 400:
@@ -189,7 +189,7 @@ class Translation:
             return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE)
         try:
             answer = side.answer(body)
-            return Whole(head.status, self.client.answer(answer), usage_of(answer))
+            return Whole(200, self.client.answer(answer), usage_of(answer))
         except Malformed as problem:
             return _malformed(problem)
         except Broken as broken:

@@ -1,0 +1,37 @@
+"""Odd answers to translated calls: what must not be said to a client as it came, and what must not be forgotten."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.wire import answers
+from tests.wire.process import Gateway
+from tests.wire.stage import Stage, backend, configuration
+from tests.wire.upstream import Script
+
+MESSAGES = "/v1/messages"
+
+
+def question(*, stream: bool = False) -> bytes:
+    return json.dumps(
+        {"model": "m", "max_tokens": 9, "stream": stream, "messages": [{"role": "user", "content": "Hi"}]}
+    ).encode()
+
+
+def in_front_of(stage: Stage, script: Script | list[Script], **fields: object) -> Gateway:
+    return stage.gateway(configuration(backend(stage.upstream(script), **fields)))
+
+
+@pytest.mark.parametrize("status", [300, 302, 304, 307])
+def test_a_status_that_is_no_error_and_no_answer_becomes_one_whole_error(stage: Stage, status: int) -> None:
+    """The body of a 304 would be taken for the next answer (RFC 9110 section 15.4.5)."""
+    moved = answers.raw(answers.head(status, ("location", "/elsewhere"), ("content-length", "0")), then="close")
+    gateway = in_front_of(stage, [moved, answers.model_server])
+    client = stage.connect(gateway)
+    client.request("POST", MESSAGES, question())
+    response = client.response("POST")
+    assert (response.status, response.json()["error"]["type"]) == (502, "api_error")
+    client.request("POST", MESSAGES, question())
+    assert client.response("POST").json()["type"] == "message"
