@@ -35,3 +35,12 @@ def test_a_status_that_is_no_error_and_no_answer_becomes_one_whole_error(stage: 
     assert (response.status, response.json()["error"]["type"]) == (502, "api_error")
     client.request("POST", MESSAGES, question())
     assert client.response("POST").json()["type"] == "message"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_translated_refusal_says_when_to_come_again(stage: Stage, stream: bool) -> None:
+    headers = [("retry-after", "7"), ("retry-after-ms", "6500"), ("x-should-retry", "false"), ("x-other", "1")]
+    gateway = in_front_of(stage, answers.error(429, "slow down", *headers), retry={"tries": 1})
+    response = gateway.ask("POST", MESSAGES, question(stream=stream))
+    assert (response.status, response.json()["error"]["message"]) == (429, "slow down")
+    assert [response.header(name) for name, _ in headers] == ["7", "6500", "false", None]
