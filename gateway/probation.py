@@ -66,12 +66,13 @@ def judge_status(head: ResponseHead, on: Container[str | int]) -> Fault | None:
 
 def no_stream(head: ResponseHead, body: bytes, dialect: Dialect) -> Fault:
     """What is wrong where the client was promised a stream already: the upstream's own error, if this is one."""
-    # An answer about the request would be no other elsewhere.
-    retry = Retry.REPEATABLE if head.status < 400 else Retry.NEVER
+    # An answer about the request would be no other elsewhere, and says nothing against the peer.
+    retry, answered = (Retry.REPEATABLE, 0) if head.status < 400 else (Retry.NEVER, head.status)
     if dialect.carries_error(body):
-        return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, "", retry, body=msgspec.json.format(body, indent=-1))
+        error = msgspec.json.format(body, indent=-1)
+        return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, "", retry, body=error, answered=answered)
     text = f"The upstream answered {head.status} in place of a stream."
-    return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, retry)
+    return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, retry, answered=answered)
 
 
 def judge_first_event(payload: bytes, dialect: Dialect) -> Fault | bool | None:

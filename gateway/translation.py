@@ -182,7 +182,7 @@ class Translation:
         if head.status >= 400:
             error = side.error(head.status, body)
             if call.status:  # a stream was promised already; an answer about the request would be no other elsewhere
-                return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, error.message, told=error)
+                return Fault(Side.UPSTREAM, Kind.UPSTREAM_ERROR, error.message, told=error, answered=head.status)
             return Whole(error.status, call.endpoint.dialect.error_body(error), None)
         if call.stream:
             text = "The upstream sent a whole answer in place of a stream."

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.wire import answers
+from tests.wire.accepted import Gate
 from tests.wire.process import Gateway
 from tests.wire.stage import Stage, backend, configuration
 from tests.wire.upstream import Script
@@ -44,3 +45,21 @@ def test_a_translated_refusal_says_when_to_come_again(stage: Stage, stream: bool
     response = gateway.ask("POST", MESSAGES, question(stream=stream))
     assert (response.status, response.json()["error"]["message"]) == (429, "slow down")
     assert [response.header(name) for name, _ in headers] == ["7", "6500", "false", None]
+
+
+@pytest.mark.parametrize("door", ["/v1/chat/completions", MESSAGES])
+def test_a_refusal_behind_a_heartbeat_is_about_the_request_and_opens_no_circuit(stage: Stage, door: str) -> None:
+    gate = Gate()
+    refusal = answers.error(400, "the prompt is too long")
+    gateway = in_front_of(
+        stage,
+        [answers.stalled(gate, refusal), answers.model_server],
+        heartbeat="100ms",
+        breaker={"max_failures": 1, "reset": "60s"},
+    )
+    client = stage.connect(gateway)
+    client.request("POST", door, question(stream=True))
+    assert client.read_head("POST").status == 200
+    gate.open()
+    assert b"the prompt is too long" in client.finish().body
+    assert gateway.ask("POST", door, question()).status == 200
