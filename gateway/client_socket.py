@@ -170,9 +170,11 @@ class ClientSocket(asyncio.Protocol):
 
     @property
     def held(self) -> int:
-        """Bytes of memory that its call holds: the request's body, and what of the answer its socket does not take."""
+        """Bytes of memory that its call holds: the request's body, an answer that is collected to be translated, and
+        what of an answer it does not take, the kernel's share included, which counts for a control group as ours does.
+        """
         call = self._call
-        return (call.budget_held if call is not None else 0) + self.unsent
+        return (call.budget_held if call is not None else 0) + self.untaken
 
     def cut(self, *, told: bool) -> None:
         self._call = None
