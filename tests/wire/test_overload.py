@@ -132,6 +132,26 @@ def test_a_stream_whose_client_takes_nothing_is_cut_and_not_finished(stage: Stag
     assert not answer.complete and b"[DONE]" not in answer.body
 
 
+def test_a_whole_answer_that_is_collected_to_be_translated_counts_as_held(stage: Stage) -> None:
+    def begin(x: Exchange) -> None:
+        x.send(answers.head(200, answers.JSON_TYPE, ("transfer-encoding", "chunked")))
+        x.send(answers.chunk(b" " * (16 * MIB)))
+        x.await_abort()
+
+    upstream = stage.upstream(begin)
+    ballast = Ballast(stage, upstream)
+    client = stage.connect(ballast.gateway)
+    before = ballast.gateway.rss()
+    client.request("POST", "/v1/messages", chat_request(max_tokens=9))
+    wait_until(lambda: ballast.gateway.rss() > before + 12 * MIB, "most of it is collected")
+    ballast.allow(-32 * MIB)
+    answer = client.response()
+    assert (answer.status, answer.json()["error"]["type"]) == (503, "overloaded_error")
+    upstream.ledger.wait_abort()
+    line = ballast.gateway.wait_call(request_id=client.id)
+    assert (line["ending"], line["fault"]) == ("GP", "load_shed")
+
+
 @pytest.mark.parametrize("limited", [False, True], ids=["without a limit", "with a limit"])
 def test_many_bodies_at_once_do_not_take_a_worker_past_its_limit(stage: Stage, limited: bool) -> None:
     """The same storm with and without: what keeps the worker below its limit is the guard."""
