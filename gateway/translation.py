@@ -151,7 +151,7 @@ class Translation:
     # What the backend says.
 
     def hear(self, payload: bytes) -> tuple[Sequence[JsonObject], Fault | None]:
-        """The next bytes of a stream, in the hub's words, as far as they are sound; and what is wrong behind that."""
+        """The next bytes of a stream, in the hub's words; and what is wrong behind them."""
         assert self._side is not None
         try:
             return self._side.feed(payload), None
@@ -160,15 +160,15 @@ class Translation:
         except Broken as broken:
             return broken.before, _broken(broken)
 
-    def hear_end(self) -> list[JsonObject] | Fault:
-        """The chunks that the stream's end brings."""
+    def hear_end(self) -> tuple[Sequence[JsonObject], Fault | None]:
+        """The chunks that the stream's end brings; and what is wrong with it."""
         assert self._side is not None
         try:
-            return self._side.end()
+            return self._side.end(), None
         except Malformed as error:
-            return _malformed(error)
+            return error.before, _malformed(error)
         except Broken as broken:
-            return _broken(broken)
+            return broken.before, _broken(broken)
 
     def whole(self, call: Call, head: ResponseHead, body: bytes) -> Whole | Fault:
         """A whole answer in the client's words."""
@@ -270,7 +270,7 @@ class TranslatingSink:
         """Send the head and what was heard in one write. *begun*: the head was sent early."""
         call = self._call
         said, fault = self._say(self._heard)
-        self._heard = []
+        self._heard = ()
         framed = self._framed(said) if said else b""
         if not begun:
             head = own_head(200, call.endpoint.dialect.stream_type, None)
@@ -289,13 +289,13 @@ class TranslatingSink:
         if text is not None:
             self._feed_text(text)
             return
-        heard, fault = self._translation.hear(payload)
-        said, unsaid = self._say(heard)
+        heard, wrong = self._translation.hear(payload)
+        said, fault = self._say(heard)
         if said:
             self._client.send(self._framed(said))
-        fault = unsaid or fault
-        if fault is not None:
-            self._attempt.steps.spoiled(self._attempt, fault)
+        trouble = fault or wrong
+        if trouble is not None:
+            self._attempt.steps.spoiled(self._attempt, trouble)
         elif run is not None:
             run.learn(payload, heard, said)
 
@@ -331,9 +331,11 @@ class TranslatingSink:
     def flaw(self) -> Fault | None:
         """What is wrong with the stream's end, if it ended before it said so in its dialect."""
         if self._end is None:
-            heard = self._translation.hear_end()
-            said, fault = (b"", heard) if isinstance(heard, Fault) else self._say(heard)
-            self._end = fault or self._last_words(said)
+            heard, wrong = self._translation.hear_end()
+            said, fault = self._say(heard)
+            self._end = fault or wrong or self._last_words(said)
+            if said and isinstance(self._end, Fault):
+                self._client.send(self._framed(said))
         return self._end if isinstance(self._end, Fault) else None
 
     def _last_words(self, said: bytes) -> bytes | Fault:

@@ -81,7 +81,9 @@ def renamed(param: str, names: Mapping[str, str]) -> str:
 
 
 class Broken(Exception):
-    """An upstream's stream says itself that it failed. `before`: the chunks that the same bytes brought before that."""
+    """An upstream's stream says itself that it failed; *before* as in `Malformed`."""
+
+    before: Sequence[JsonObject] = ()
 
     def __init__(self, error: ErrorObject) -> None:
         super().__init__(error.message)
@@ -200,7 +202,7 @@ class BackendSide(Protocol):
     def feed(self, payload: bytes) -> list[JsonObject]:
         """The hub's chunks in the next bytes of a stream, however they are cut.
 
-        Raises `Malformed` and `Broken`, which have the chunks `before` it.
+        Raises `Malformed` and `Broken`, which have what came before them in the same bytes.
         """
 
     def end(self) -> list[JsonObject]:

@@ -17,12 +17,10 @@ PARTIAL_LIMIT: Final = 1 << 20
 class Malformed(ValueError):
     """An upstream's answer breaks the rules of its own dialect; the text says how, and quotes nothing of it.
 
-    `before`: what the same bytes said before that, for whoever reads it on.
+    *before*: the hub's chunks that the same bytes brought before that (`protocols.dialect.BackendSide.feed`).
     """
 
-    def __init__(self, text: str, before: Sequence[Any] = ()) -> None:
-        super().__init__(text)
-        self.before = before
+    before: Sequence[dict[str, Any]] = ()
 
 
 class Pieces:

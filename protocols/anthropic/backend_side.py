@@ -65,7 +65,7 @@ class MessagesBackend:
         try:
             for event in self._reader.feed(payload):
                 chunks += read(event)
-        except (Broken, Malformed) as fault:
+        except (Malformed, Broken) as fault:
             fault.before = chunks
             raise
         return chunks

@@ -113,33 +113,22 @@ def finish_of(reply: Reply, called: bool = False) -> str:
 
 
 class Replies:
-    """The lines of one stream, turned into chunks by *tell*, which may raise `Malformed`.
-
-    What comes before a fault is told even if the same bytes hold both: the fault waits for the next call then. So
-    a stream means the same however it is cut.
-    """
+    """The lines of one stream, turned into chunks by *tell*, which may raise `Malformed`."""
 
     def __init__(self, tell: Callable[[Reply], list[JsonObject]]) -> None:
         self._tell = tell
         self._reader = LineReader()
         self._done = False
-        self._fault: Malformed | Broken | None = None
 
     def feed(self, payload: bytes) -> list[JsonObject]:
         """The chunks in *payload*. Raises `Malformed` and `Broken`."""
-        if self._fault is not None:
-            raise self._fault
         return self._chunks(self._reader.feed(payload))
 
     def end(self) -> list[JsonObject]:
         """The chunks of a last line without an end. Raises `Malformed` where the stream was not done, and `Broken`."""
-        if self._fault is not None:
-            raise self._fault
         chunks = self._chunks(self._reader.end())
-        if self._fault is None and not self._done:
-            self._fault = Malformed("a stream ended before it was done")
-        if self._fault is not None:
-            raise self._fault
+        if not self._done:
+            raise Malformed("a stream ended before it was done")
         return chunks
 
     def _chunks(self, lines: list[bytes]) -> list[JsonObject]:
@@ -148,9 +137,8 @@ class Replies:
             for line in lines:
                 chunks += self._line(line)
         except (Malformed, Broken) as fault:
-            self._fault = fault
-            if not chunks:
-                raise
+            fault.before = chunks
+            raise
         return chunks
 
     def _line(self, line: bytes) -> list[JsonObject]:

@@ -84,7 +84,7 @@ class _TextBackend:
         try:
             for name, data in self._reader.feed(payload):
                 self._read(name, data, chunks)
-        except (Broken, Malformed) as fault:
+        except (Malformed, Broken) as fault:
             fault.before = chunks
             raise
         return chunks

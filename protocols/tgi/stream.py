@@ -1,6 +1,6 @@
 """A stream of TGI's events, cut into what each says.
 
-Owns the order in which chunks and a fault behind them are told. It refuses to know an event (the sides do, which are
+Owns the loop over them. It refuses to know an event (the sides do, which are
 made of this).
 """
 
@@ -12,34 +12,24 @@ from protocols.sse import EventReader
 
 
 class EventStream:
-    """What both sides have in common: `feed` and `end` of a BackendSide, over their `_read` and `_close`.
-
-    What comes before a fault is told even if the same bytes hold both: the fault waits for the next call then, so that
-    a stream means the same however it is cut.
-    """
+    """What both sides have in common: `feed` and `end` of a BackendSide, over their `_read` and `_close`."""
 
     def __init__(self) -> None:
         self._reader = EventReader()
-        self._fault: Malformed | Broken | None = None
 
     def feed(self, payload: bytes) -> list[JsonObject]:
         """The chunks in *payload*; the last one before the end has the usage and no choices."""
-        if self._fault is not None:
-            raise self._fault
         chunks: list[JsonObject] = []
         try:
             for _, data in self._reader.feed(payload):
                 self._read(data, chunks)
         except (Malformed, Broken) as fault:
-            if not chunks:
-                raise
-            self._fault = fault
+            fault.before = chunks
+            raise
         return chunks
 
     def end(self) -> list[JsonObject]:
         """See `BackendSide`; a stream ends whole or not at all."""
-        if self._fault is not None:
-            raise self._fault
         chunks: list[JsonObject] = []
         for _, data in self._reader.end():
             self._read(data, chunks)

@@ -68,5 +68,5 @@ def told(side: Any, *payloads: bytes) -> tuple[list[dict[str, Any]], str]:
             chunks += side.feed(payload)
         chunks += side.end()
     except (Malformed, Broken) as error:
-        return chunks, f"{type(error).__name__}: {error}"
+        return [*chunks, *error.before], f"{type(error).__name__}: {error}"
     return chunks, ""

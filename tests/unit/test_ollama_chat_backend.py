@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def line(content: str = "", done: bool = False, **more: Any) -> bytes:
 LAST = line("", True, done_reason="stop", prompt_eval_count=3, eval_count=4)
 
 
-def deltas(chunks: list[dict[str, Any]]) -> list[Any]:
+def deltas(chunks: Sequence[dict[str, Any]]) -> list[Any]:
     return [chunk["choices"][0]["delta"] for chunk in chunks if chunk["choices"]]
 
 
@@ -284,15 +285,14 @@ def test_the_last_line_may_have_text_and_no_end() -> None:
 def test_an_error_in_a_stream_is_told_after_what_came_before_it() -> None:
     error = b'{"error":"an error was encountered while running the model: EOF"}\n'
     side = chat_backend(stream=True)
-    assert deltas(side.feed(line("a") + error + line("b"))) == [{"role": "assistant", "content": "a"}]
     with pytest.raises(Broken) as caught:
-        side.feed(line("c"))
+        side.feed(line("a") + error + line("b"))
+    assert deltas(caught.value.before) == [{"role": "assistant", "content": "a"}]
     assert caught.value.error.status == 500
     assert caught.value.error.message == "an error was encountered while running the model: EOF"
-    with pytest.raises(Broken):
-        side.end()
-    with pytest.raises(Broken):
+    with pytest.raises(Broken) as alone:
         chat_backend(stream=True).feed(error)
+    assert not alone.value.before
 
 
 @pytest.mark.parametrize(

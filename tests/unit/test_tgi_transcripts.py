@@ -35,7 +35,7 @@ def hear(side: BackendSide, pieces: list[bytes]) -> tuple[list[Any], str]:
             chunks += side.feed(piece)
         chunks += side.end()
     except Broken as error:
-        return chunks, str(error.error)
+        return [*chunks, *error.before], str(error.error)
     return chunks, ""
 
 

@@ -10,7 +10,7 @@ from tests.wire import answers
 from tests.wire.accepted import Gate
 from tests.wire.process import Gateway
 from tests.wire.stage import Stage, backend, configuration
-from tests.wire.upstream import Script
+from tests.wire.upstream import Exchange, Script
 
 MESSAGES = "/v1/messages"
 
@@ -63,3 +63,37 @@ def test_a_refusal_behind_a_heartbeat_is_about_the_request_and_opens_no_circuit(
     gate.open()
     assert b"the prompt is too long" in client.finish().body
     assert gateway.ask("POST", door, question()).status == 200
+
+
+def line_of(text: str) -> bytes:
+    return json.dumps({"message": {"role": "assistant", "content": text}, "done": False}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "type", "first", "last"),
+    [
+        ("openai", answers.SSE_TYPE, answers.event({"content": "first"}), answers.event({"content": "last"})),
+        ("ollama", ("content-type", "application/x-ndjson"), line_of("first"), line_of("last")),
+    ],
+)
+def test_what_came_in_one_read_with_an_error_is_told_before_it_and_at_once(
+    stage: Stage, protocol: str, type: tuple[str, str], first: bytes, last: bytes
+) -> None:
+    gate = Gate()
+    error = b'{"error":{"message":"out of memory","type":"server_error"}}\n'
+    error = b"data: " + error + b"\n" if protocol == "openai" else error
+
+    def script(x: Exchange) -> None:
+        x.send(answers.head(200, type, ("transfer-encoding", "chunked")) + answers.chunk(first))
+        x.stall(gate)
+        x.send(answers.chunk(last + error))
+        x.await_abort()
+
+    gateway = in_front_of(stage, script, protocol=protocol)
+    client = stage.connect(gateway)
+    client.request("POST", MESSAGES, question(stream=True))
+    assert client.read_head("POST").status == 200
+    assert b"first" in b"".join(client.read_events(3))
+    gate.open()
+    body = client.finish().body
+    assert 0 < body.index(b'"last"') < body.index(b"out of memory")
