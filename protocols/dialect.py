@@ -88,7 +88,6 @@ class Broken(Exception):
     def __init__(self, error: ErrorObject) -> None:
         super().__init__(error.message)
         self.error = error
-        self.before: Sequence[JsonObject] = ()
 
 
 class Dropped:
