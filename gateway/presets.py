@@ -14,6 +14,7 @@ from gateway.config.urls import parse
 from gateway.routing.endpoints import INFERENCE
 from gateway.routing.speech import SideMaker, Speech
 from protocols.anthropic.backend_side import MessagesBackend
+from protocols.anthropic.models import LIST_TARGET
 from protocols.anthropic.models import parse_models as parse_anthropic_models
 from protocols.dialect import Task, Terms
 from protocols.ollama import chat_backend, completion_backend, embeddings_backend
@@ -77,7 +78,11 @@ PRESETS: Final[Mapping[str, Preset]] = {
     "sglang": Preset((_CHAT, _COMPLETIONS, _EMBEDDINGS, "/v1/rerank"), health="/health"),
     "tgi": Preset((), _TGI_SIDES, health="/health", busy=(424,)),
     "anthropic": Preset(
-        ("/v1/messages", _COUNT), {Task.CHAT: MessagesBackend}, parse_models=parse_anthropic_models, busy=(529,)
+        ("/v1/messages", _COUNT),
+        {Task.CHAT: MessagesBackend},
+        models=LIST_TARGET.decode("ascii"),
+        parse_models=parse_anthropic_models,
+        busy=(529,),
     ),
     "ollama": Preset(_OLLAMA, _OLLAMA_SIDES, health="/api/version", models="/api/tags", parse_models=parse_tags),
     "mock": Preset(_OPENAI),

@@ -244,7 +244,8 @@ class Proxy:
         """The attempt broke: make another, or tell the client."""
         call = attempt.call
         sink = attempt.sink
-        if fault.retry is not Retry.NEVER and fault.kind is Kind.UPSTREAM_LOST and sink is not None and sink.is_over:
+        over = fault.kind in (Kind.UPSTREAM_LOST, Kind.UPSTREAM_SLOW) and fault.retry is not Retry.NEVER
+        if over and sink is not None and sink.is_over:
             self.end(attempt)
             return
         now = self._clock.now

@@ -283,11 +283,15 @@ class EventSink:
 
     @property
     def is_over(self) -> bool:
-        """Whether the events said that the stream is over, where nothing else could say more than the connection's end.
+        """Whether the events said that the stream is over, whatever becomes of its framing.
 
-        Many servers end TLS by a bare FIN; what such a stream lacks is known from its events, not from that.
+        Many servers end TLS by a bare FIN, some keep the connection silent behind the last event; what such a stream
+        lacks is known from its events, not from that.
         """
-        return self._open_ended and (self._said_end or self._dialect.says_end(self._tail))
+        if self._open_ended:
+            return self._said_end or self._dialect.says_end(self._tail)
+        last = self._before + self._last + self._tail
+        return (self._said_end or self._dialect.says_end(last)) if self._dialect.always_ends else says_done(last)
 
     def _framed(self, payload: bytes) -> bytes:
         return chunk(payload) if self._chunked else payload

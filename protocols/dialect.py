@@ -69,7 +69,9 @@ class Unmappable(ValueError):
     def renamed(self, names: Mapping[str, str]) -> Unmappable:
         """The same of a field that the hub names, for a client that has other *names* (`ClientSide.names`)."""
         param = renamed(self.param, names) if self.param is not None else None
-        return Unmappable(self.message.replace(f"'{self.param}'", f"'{param}'"), param)
+        whole = f"'{param}'" if param == names.get(self.param or "", self.param) else f"a part of '{param}'"
+        message = self.message.replace(f"'{self.param}'", whole)
+        return Unmappable(message[:1].upper() + message[1:], param)
 
 
 def renamed(param: str, names: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ import orjson
 
 from gateway.call import Answer, Call
 from gateway.errors import Fault, Kind, Side
-from gateway.routing.routes import Routes
+from gateway.routing.routes import OTHER, Routes
 from protocols.anthropic import models as anthropic
 from protocols.dialect import Unmappable
 from protocols.ollama import models as ollama
@@ -42,10 +42,10 @@ class Models:
     def one(self, call: Call) -> Answer | Fault:
         """The model whose id is the rest of the path; ids may hold slashes."""
         name = _asked(call)
-        for model, owner in self._seen(call):
-            if model == name:
-                return Answer(200, _JSON, orjson.dumps(model_entry(model, owner, self._created)))
-        return _unknown(name)
+        owner = self._owner(call, name)
+        if owner is None:
+            return _unknown(name)
+        return Answer(200, _JSON, orjson.dumps(model_entry(name, owner, self._created)))
 
     def page(self, call: Call) -> Answer | Fault:
         """Anthropic's list, in pages."""
@@ -59,7 +59,7 @@ class Models:
     def one_of_page(self, call: Call) -> Answer | Fault:
         """One model as Anthropic tells it."""
         name = _asked(call)
-        if any(model == name for model, _ in self._seen(call)):
+        if self._owner(call, name) is not None:
             return Answer(200, _JSON, anthropic.model_body(anthropic.model_entry(name, self._created)))
         return _unknown(name)
 
@@ -70,6 +70,13 @@ class Models:
     def version(self, call: Call) -> Answer:
         """Which of Ollama's versions this is as good as."""
         return Answer(200, _JSON, ollama.version_body(OLLAMA_VERSION))
+
+    def _owner(self, call: Call, name: str) -> str | None:
+        """Whose model *name* is, by itself or by a pattern; None where it is nobody's, or not this key's."""
+        if call.principal is not None and not call.principal.may_use(name):
+            return None
+        route = self._routes.find(name)
+        return route.groups[0].name if route is not None and route.label != OTHER else None
 
     def _seen(self, call: Call) -> Iterator[tuple[str, str]]:
         """(model, backend's name) of those that the caller's key may use."""

@@ -15,6 +15,7 @@ import orjson
 from protocols.dialect import SAME_NAMES, Dropped, ErrorObject, JsonObject, Task, Unmappable
 from protocols.openai.asked import check_chat, check_completion, check_embeddings
 from protocols.openai.errors import error_body
+from protocols.openai.thoughts import Thoughts
 from protocols.openai.vectors import write_vector
 from protocols.sse import data_event
 
@@ -81,6 +82,7 @@ class ChatClient(_TextClient):
         options = check_chat(fields).stream_options
         wants_usage = options is not None and options.include_usage is True
         super().__init__(fields, f"chatcmpl-{id}", created, wants_usage)
+        self._thoughts = Thoughts()
 
     def answer(self, answer: JsonObject) -> bytes:
         """See `ClientSide`."""
@@ -96,6 +98,9 @@ class ChatClient(_TextClient):
 
     def _piece(self, choice: JsonObject) -> JsonObject:
         index = choice.get("index", 0)
+        delta = choice["delta"]
+        if "reasoning_content" in delta or "thinking_blocks" in delta:
+            choice = {**choice, "delta": self._thoughts.read(delta)}
         if index not in self._begun:
             self._begun.add(index)
             delta = {"role": "assistant", "content": "", **choice["delta"]}

@@ -451,3 +451,25 @@ def test_a_number_that_is_too_large_for_base64_is_malformed() -> None:
 def test_what_is_no_vector_is_malformed(embedding: Any) -> None:
     with pytest.raises(Malformed):
         embeddings_backend().answer(orjson.dumps({"data": [{"embedding": embedding}]}))
+
+
+def test_blocks_of_thinking_are_numbered_and_have_the_text_that_they_sign() -> None:
+    """OpenAI's SDK adds up lists of deltas by `index`, and a signature without its text cannot be sent back."""
+    client = ChatClient({"model": "m", "messages": [], "stream": True}, True, "ab", 1, Dropped(False))
+    deltas = [
+        {"reasoning_content": "one "},
+        {"reasoning_content": "thought"},
+        {"thinking_blocks": [{"type": "thinking", "thinking": "", "signature": "S1"}]},
+        {"thinking_blocks": [{"type": "redacted_thinking", "data": "R"}]},
+        {"content": "text"},
+        {"reasoning_content": "another"},
+        {"thinking_blocks": [{"type": "thinking", "thinking": "", "signature": "S2"}]},
+    ]
+    said = b"".join(client.feed({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}) for delta in deltas)
+    chunks = [orjson.loads(line[6:]) for line in said.split(b"\n") if line.startswith(b"data: ")]
+    blocks = [block for chunk in chunks for block in chunk["choices"][0]["delta"].get("thinking_blocks", ())]
+    assert blocks == [
+        {"index": 0, "type": "thinking", "thinking": "one thought", "signature": "S1"},
+        {"index": 1, "type": "redacted_thinking", "data": "R"},
+        {"index": 2, "type": "thinking", "thinking": "another", "signature": "S2"},
+    ]
