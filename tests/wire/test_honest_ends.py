@@ -10,7 +10,7 @@ import pytest
 
 from tests.wire import answers
 from tests.wire.accepted import Gate
-from tests.wire.client import Client, Response
+from tests.wire.client import Client, Response, chat_request
 from tests.wire.process import Gateway
 from tests.wire.stage import Stage, backend, configuration
 from tests.wire.upstream import Exchange, Upstream
@@ -259,3 +259,26 @@ def test_a_stream_without_the_end_that_its_upstream_s_streams_have_is_broken(
     assert response.complete is whole
     if not whole:
         assert response.body.count(b'"error"') == 1 and b"[DONE]" not in response.body
+
+
+LAST = {"/v1/chat/completions": b"[DONE]", "/v1/messages": b"message_stop", "/api/chat": b'"done":true'}
+
+
+@pytest.mark.parametrize("then", ["held", "closed"])
+@pytest.mark.parametrize("path", LAST)
+def test_a_stream_that_said_its_end_is_whole_whatever_its_framing_does(stage: Stage, path: str, then: str) -> None:
+    def end(x: Exchange) -> None:
+        x.send(answers.sse_head() + b"".join(map(answers.chunk, answers.chat_events(2))))
+        if then == "held":
+            x.await_abort()
+        else:
+            x.close()
+
+    gateway = stage.gateway(configuration(backend(stage.upstream(end), timeouts={"idle": "300ms"})))
+    client = stage.connect(gateway)
+    body = chat_request(stream=True, **({"max_tokens": 9} if path == "/v1/messages" else {}))
+    client.request("POST", path, body)
+    response = client.response()
+    assert response.complete and LAST[path] in response.body and b"error" not in response.body
+    line = gateway.wait_call(request_id=response.header("x-request-id"))
+    assert (line["ending"], line["fault"]) == ("--", None)
