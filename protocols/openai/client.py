@@ -16,6 +16,7 @@ from protocols.dialect import SAME_NAMES, Dropped, ErrorObject, JsonObject, Task
 from protocols.openai.asked import check_chat, check_completion, check_embeddings
 from protocols.openai.errors import error_body
 from protocols.openai.thoughts import Thoughts
+from protocols.openai.unknown import leave_out_unknown
 from protocols.openai.vectors import write_vector
 from protocols.sse import data_event
 
@@ -80,6 +81,7 @@ class ChatClient(_TextClient):
 
     def __init__(self, fields: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:
         options = check_chat(fields).stream_options
+        leave_out_unknown(fields, dropped)
         wants_usage = options is not None and options.include_usage is True
         super().__init__(fields, f"chatcmpl-{id}", created, wants_usage)
         self._thoughts = Thoughts()

@@ -473,3 +473,39 @@ def test_blocks_of_thinking_are_numbered_and_have_the_text_that_they_sign() -> N
         {"index": 1, "type": "redacted_thinking", "data": "R"},
         {"index": 2, "type": "thinking", "thinking": "another", "signature": "S2"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": [{"role": "user", "content": "hi", "foo": 1}]}, "messages[0].foo"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi", "bar": 1}]}]},
+            "messages[0].content[0].bar",
+        ),
+        ({"tools": [{"type": "function", "function": {"name": "f", "zap": 1}}]}, "tools[0].function.zap"),
+        ({"tools": [{"type": "function", "zip": 1, "function": {"name": "f"}}]}, "tools[0].zip"),
+        ({"response_format": {"type": "text", "zap": 1}}, "response_format.zap"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}, "zip": 1}}},
+            "response_format.json_schema.zip",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u", "zip": 1}}]}]},
+            "messages[0].content[0].image_url.zip",
+        ),
+    ],
+)
+def test_an_unknown_field_within_a_chat_is_refused_by_its_place_or_noted(fields: dict[str, Any], param: str) -> None:
+    chat = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
+    with pytest.raises(Unmappable) as refused:
+        ChatClient(chat, False, "ab", 1, Dropped(False))
+    assert refused.value.param == param
+    dropped = Dropped(True)
+    ChatClient(chat, False, "ab", 1, dropped)
+    assert dropped.fields == [param]
+
+
+def test_what_is_null_or_known_within_a_chat_is_not_noted() -> None:
+    message = {"role": "assistant", "content": "hi", "refusal": None, "zip": None, "name": "n", "audio": None}
+    ChatClient({"model": "m", "messages": [message]}, False, "ab", 1, Dropped(False))
