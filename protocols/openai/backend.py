@@ -8,6 +8,7 @@ What comes out is the same whoever answered: chunks with choices first, then one
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import orjson
@@ -181,6 +182,14 @@ def _asked(model: str, body: bytes) -> bytes:
     return b'{"model":%b%b%b' % (orjson.dumps(model), b"," if body != b"{}" else b"", body[1:])
 
 
+#: OpenAI's models that refuse `max_tokens`, behind whatever proxy they stand: o1 to o4, gpt-5 and later ones.
+_NEW_WORD: Final = re.compile(r"(?:.*/)?(?:o[1-9]|gpt-(?:[5-9]|[1-9][0-9]))(?:$|[^0-9a-z])")
+
+
+def _takes_new_word(model: Any) -> bool:
+    return isinstance(model, str) and _NEW_WORD.match(model) is not None
+
+
 class ChatBackend(_TextBackend):
     """A backend with POST /v1/chat/completions; a `BackendSide`."""
 
@@ -188,7 +197,7 @@ class ChatBackend(_TextBackend):
 
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
         asked = {**hub, "messages": [_plain(message) for message in hub["messages"]]}
-        if terms.says_max_tokens and "max_completion_tokens" in asked:
+        if terms.says_max_tokens and "max_completion_tokens" in asked and not _takes_new_word(asked.get("model")):
             asked["max_tokens"] = asked.pop("max_completion_tokens")
         super().__init__(asked, stream, id, created, terms, dropped)
         self._calls: dict[int, Calls] = {}

@@ -509,3 +509,20 @@ def test_an_unknown_field_within_a_chat_is_refused_by_its_place_or_noted(fields:
 def test_what_is_null_or_known_within_a_chat_is_not_noted() -> None:
     message = {"role": "assistant", "content": "hi", "refusal": None, "zip": None, "name": "n", "audio": None}
     ChatClient({"model": "m", "messages": [message]}, False, "ab", 1, Dropped(False))
+
+
+@pytest.mark.parametrize(
+    ("model", "former", "word"),
+    [
+        ("m", True, "max_tokens"),
+        ("gpt-4o", True, "max_tokens"),
+        ("m", False, "max_completion_tokens"),
+        ("gpt-5-mini", True, "max_completion_tokens"),
+        ("openai/o3", True, "max_completion_tokens"),
+        ("olmo", True, "max_tokens"),
+    ],
+)
+def test_a_chat_is_bounded_by_the_word_that_its_server_knows(model: str, former: bool, word: str) -> None:
+    hub = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 7}
+    body = orjson.loads(ChatBackend(hub, False, "ab", 1, Terms(says_max_tokens=former), Dropped(False)).ask("x").body)
+    assert {name: value for name, value in body.items() if name.startswith("max_")} == {word: 7}
