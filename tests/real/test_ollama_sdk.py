@@ -12,9 +12,9 @@ from tests.real.llama_server import SLOT_CONTEXT, LlamaServer
 from tests.real.tiny_model import WIDTH
 from tests.wire.process import Gateway, wait_until
 
-BRIEF: Any = {"num_predict": 12}
+BRIEF: Any = {"seed": 7, "num_predict": 12}
 #: Of calls that are bound to a grammar: it ends them.
-AMPLE: Any = {"num_predict": 4000}
+AMPLE: Any = {"seed": 7, "num_predict": 4000}
 
 
 def test_a_chat_is_answered_whole_and_streamed(native: ollama.Client) -> None:
