@@ -11,8 +11,6 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-import msgspec
-
 from gateway.clock import NEVER, monotonic_ns
 from protocols.http1.fields import Role
 from protocols.http1.state import moves_to
@@ -209,24 +207,27 @@ class Lifecycle(Protocol):
     def spoiled(self, attempt: Attempt, fault: Fault) -> None: ...
 
 
-class Attempt(msgspec.Struct, eq=False):
-    """One try of a call at one peer."""
+class Attempt:
+    """One try of a call at one peer. Not a Struct, whose fields compiled code would look up by name."""
 
-    call: Call
-    peer: Peer
-    steps: Lifecycle
-    #: Monotonic nanoseconds.
-    at_begin: int
-    #: True where this attempt is the one that finds out whether its peer is back.
-    trial: bool
-    exchange: Exchange | None = None
-    #: Chosen once, at the commit point.
-    sink: Sink | None = None
-    response: ResponseHead | None = None
-    #: Payload on probation: an event stream's first bytes, up to its first whole event.
-    held: bytes = b""
-    #: True while it runs on a connection that has carried an exchange before.
-    reused: bool = False
+    __slots__ = (*("at_begin", "call", "exchange", "held", "peer", "response", "reused", "sink", "steps", "trial"),)
+
+    def __init__(self, call: Call, peer: Peer, steps: Lifecycle, at_begin: int, trial: bool) -> None:
+        self.call = call
+        self.peer = peer
+        self.steps = steps
+        #: Monotonic nanoseconds.
+        self.at_begin = at_begin
+        #: True where this attempt is the one that finds out whether its peer is back.
+        self.trial = trial
+        self.exchange: Exchange | None = None
+        #: Chosen once, at the commit point.
+        self.sink: Sink | None = None
+        self.response: ResponseHead | None = None
+        #: Payload on probation: an event stream's first bytes, up to its first whole event.
+        self.held = b""
+        #: True while it runs on a connection that has carried an exchange before.
+        self.reused = False
 
     def connecting(self) -> None:
         """A connection has to be made first."""

@@ -282,7 +282,7 @@ class UpstreamConnection(asyncio.Protocol):
         if transport is not None:
             # A transport whose connect was cancelled keeps its protocol: only letting go of it frees both.
             self._transport = None
-            del self.is_closing
+            self.is_closing = _yes
             transport.abort()
 
     def _crashed(self, error: Exception, receiver: Receiver | None) -> None:

@@ -96,7 +96,9 @@ class ChunkedDecoder:
 
     __slots__ = ("_held", "_left", "_overhead", "_part", "complete", "excess", "verbatim")
 
-    SIZE, DATA, TRAILER = range(3)
+    SIZE = 0
+    DATA = 1
+    TRAILER = 2
 
     def __init__(self) -> None:
         self.complete = False
@@ -219,10 +221,13 @@ def _take_whole_chunks(data: bytes, at: int, payload: list[bytes]) -> int:
     A read of a fast stream holds thousands of them.
     """
     while True:
-        start = data.find(CRLF, at, at + SIZE_DIGITS_LIMIT + 2) + 2
-        size = _SIZES.get(data[at : start - 2])
-        if size is None or start < 2:
+        line_end = data.find(CRLF, at, at + SIZE_DIGITS_LIMIT + 2)
+        if line_end < 0:
             return at
+        size = _SIZES.get(data[at:line_end])
+        if size is None:
+            return at
+        start = line_end + 2
         end = start + size
         if data[end : end + 2] != CRLF:
             return at

@@ -78,6 +78,8 @@ class Pattern:
                 return 0
             at += size
             end = data.find(b"\r\n", at)
+            if end < 0:
+                return 0
             value = data[at:end]
             if not value.isdigit() and not _is_plain(value):
                 return 0

@@ -53,6 +53,7 @@ class Request(msgspec.Struct, eq=False):
 
 
 # Plain integers: indexing with an enum member costs more, and this is done for every request.
+_CR: Final = 13
 _HOST: Final = int(Role.HOST)
 _CONNECTION: Final = int(Role.CONNECTION)
 _CONTENT_LENGTH: Final = int(Role.CONTENT_LENGTH)
@@ -127,7 +128,9 @@ class RequestHeads:
         """
         at = data.find(b"\n", scan, self._limit)
         while at >= 0:
-            if data[at - 1 : at] != b"\r":  # only CRLF CRLF ends a head here (RFC 9112 section 2.2 leaves that to us)
+            if (
+                at == 0 or data[at - 1] != _CR
+            ):  # only CRLF CRLF ends a head here (RFC 9112 section 2.2 leaves that to us)
                 raise _bare_line_end()
             at = data.find(b"\n", at + 1, self._limit)
         if len(data) > self._limit:

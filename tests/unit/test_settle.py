@@ -89,7 +89,8 @@ def test_a_line_has_all_members_in_their_order(tmp_path: Path) -> None:
     house = House(tmp_path)
     call = answered()
     call.usage, call.bytes_in, call.bytes_out = Usage(1, 2, 3), 4, 5
-    attempt = Attempt(call, PEERS[0], cast("Any", None), call.at_attempt, False, response=ResponseHead(200, []))
+    attempt = Attempt(call, PEERS[0], cast("Any", None), call.at_attempt, False)
+    attempt.response = ResponseHead(200, [])
     house.settler.settle(call, attempt)
     (line,) = house.lines()
     assert tuple(line) == MEMBERS
