@@ -1,0 +1,90 @@
+"""The hot path compiled to C by mypyc, where that can be done; everything else about the package stands in setup.cfg.
+
+The modules are the same Python either way: where there is no compiler they are installed as they are, and serve as
+well, for a third more instructions a call. `HEADRACE_COMPILE` says what is wanted: 0 never, 1 always (the build fails
+where it cannot be done), unset: where a C compiler and Python's headers are found.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+#: What a plain call runs through, and what compiled classes are derived from or derived by. Not compiled are modules
+#: whose classes a decoder fills, and those that a call merely passes.
+COMPILED = (
+    "protocols/http1/fields.py",
+    "protocols/http1/framing.py",
+    "protocols/http1/repeat.py",
+    "protocols/http1/request.py",
+    "protocols/http1/response.py",
+    "protocols/http1/state.py",
+    "gateway/answers.py",
+    "gateway/call.py",
+    "gateway/client_socket.py",
+    "gateway/downstream.py",
+    "gateway/front.py",
+    "gateway/peek.py",
+    "gateway/proxy.py",
+    "gateway/relay.py",
+    "gateway/router.py",
+    "gateway/routing/balance.py",
+    "gateway/routing/host.py",
+    "gateway/routing/peer.py",
+    "gateway/settle.py",
+    "gateway/upstream/connection.py",
+    "gateway/upstream/http.py",
+    "gateway/upstream/pool.py",
+)
+#: What mypyc reads types from, besides itself: without them it would compile everything as of unknown type.
+TYPED = ("mypy>=2.4", "httptools>=0.9", "msgspec>=0.22", "orjson>=3.11", "prometheus-client>=0.26", "uvloop>=0.23")
+
+WANTED = os.environ.get("HEADRACE_COMPILE", "")
+
+
+def can_compile() -> bool:
+    """Whether a C compiler and Python's headers are here."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    return shutil.which(compiler) is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
+
+
+class BuildOrLeave(build_ext):
+    """Builds all of it or nothing: a module that is compiled cannot do with a neighbour that is not."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:
+            if WANTED == "1":
+                raise
+            print(f"headrace: not compiled, installed as Python ({error})", file=sys.stderr)
+            for extension in self.extensions:
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+            self.extensions = []
+
+
+def extensions() -> list[object]:
+    """What is to be compiled; empty where mypyc is not here (it is asked for before it is needed)."""
+    try:
+        from mypyc.build import mypycify
+    except ImportError:
+        if WANTED == "1":
+            raise
+        return []
+    return mypycify([*COMPILED], opt_level="2", debug_level="0", group_name="headrace")
+
+
+COMPILES = WANTED == "1" or (WANTED != "0" and can_compile())
+BUILDS = any(command in sys.argv for command in ("bdist_wheel", "build", "build_ext", "develop", "editable_wheel"))
+
+setup(
+    setup_requires=TYPED if COMPILES and "egg_info" in sys.argv else (),
+    ext_modules=extensions() if COMPILES and BUILDS else [],
+    cmdclass={"build_ext": BuildOrLeave},
+)
