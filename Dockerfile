@@ -8,12 +8,13 @@
 # beside /etc/headrace/container.toml (all of them are merged, in name order) or set GEN_GATEWAY__* variables.
 # Stop it with `docker stop -t 310`: streams have up to server.drain_timeout (300 s) to end.
 
-FROM python:3.13-slim AS build
+# The whole image: it has the C compiler that the hot path is compiled with.
+FROM python:3.13 AS build
 WORKDIR /src
-COPY pyproject.toml setup.cfg README.md LICENSE ./
+COPY pyproject.toml setup.cfg setup.py README.md LICENSE ./
 COPY gateway gateway
 COPY protocols protocols
-RUN pip wheel --no-cache-dir --wheel-dir /wheels .
+RUN HEADRACE_COMPILE=1 pip wheel --no-cache-dir --wheel-dir /wheels .
 
 FROM python:3.13-slim
 COPY --from=build /wheels /wheels

@@ -1,6 +1,6 @@
-"""The hot path compiled to C by mypyc, where that can be done; everything else about the package stands in setup.cfg.
+"""Compiles what every call runs through to C, where that can be done; all else about the package stands in setup.cfg.
 
-The modules are the same Python either way: where there is no compiler they are installed as they are, and serve as
+The modules are the same Python either way. Where there is no C compiler they are installed as they are and serve as
 well, for a third more instructions a call. `HEADRACE_COMPILE` says what is wanted: 0 never, 1 always (the build fails
 where it cannot be done), unset: where a C compiler and Python's headers are found.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
-#: What a plain call runs through, and what compiled classes are derived from or derived by. Not compiled are modules
-#: whose classes a decoder fills, and those that a call merely passes.
+#: What every call runs through. Left out are modules whose classes a decoder fills (msgspec), and peers, which are
+#: held by weak references: mypyc's classes have none. `tests/unit/test_compiled.py` holds what mypyc gets wrong.
 COMPILED = (
     "protocols/http1/fields.py",
     "protocols/http1/framing.py",
@@ -35,15 +35,14 @@ COMPILED = (
     "gateway/relay.py",
     "gateway/router.py",
     "gateway/routing/balance.py",
-    "gateway/routing/host.py",
-    "gateway/routing/peer.py",
     "gateway/settle.py",
     "gateway/upstream/connection.py",
     "gateway/upstream/http.py",
     "gateway/upstream/pool.py",
 )
-#: What mypyc reads types from, besides itself: without them it would compile everything as of unknown type.
-TYPED = ("mypy>=2.4", "httptools>=0.9", "msgspec>=0.22", "orjson>=3.11", "prometheus-client>=0.26", "uvloop>=0.23")
+#: One release of mypyc, the one that all tests ran with; and what it reads types from: without them it would compile
+#: everything as of unknown type.
+COMPILER = ("mypy==2.4.1", "httptools>=0.9", "msgspec>=0.22", "orjson>=3.11", "prometheus-client>=0.26", "uvloop>=0.23")
 
 WANTED = os.environ.get("HEADRACE_COMPILE", "")
 
@@ -70,21 +69,25 @@ class BuildOrLeave(build_ext):
 
 
 def extensions() -> list[object]:
-    """What is to be compiled; empty where mypyc is not here (it is asked for before it is needed)."""
+    """What is to be compiled; empty where mypyc is not here (it is asked for before it is needed) or will not do it."""
     try:
         from mypyc.build import mypycify
-    except ImportError:
+
+        return mypycify([*COMPILED], opt_level="2", debug_level="0", group_name="headrace")
+    except (ImportError, SystemExit) as error:  # it exits where types do not fit, those of a newer dependency for one
         if WANTED == "1":
             raise
+        print(f"headrace: not compiled, installed as Python ({error})", file=sys.stderr)
         return []
-    return mypycify([*COMPILED], opt_level="2", debug_level="0", group_name="headrace")
 
 
 COMPILES = WANTED == "1" or (WANTED != "0" and can_compile())
-BUILDS = any(command in sys.argv for command in ("bdist_wheel", "build", "build_ext", "develop", "editable_wheel"))
+BUILDS = "bdist_wheel" in sys.argv or "build_ext" in sys.argv
+#: An editable install is for those who change the modules: what was compiled would hide what they write.
+EDITABLE = "editable_wheel" in sys.argv or "develop" in sys.argv
 
 setup(
-    setup_requires=TYPED if COMPILES and "egg_info" in sys.argv else (),
-    ext_modules=extensions() if COMPILES and BUILDS else [],
+    setup_requires=COMPILER if COMPILES and "egg_info" in sys.argv else (),
+    ext_modules=extensions() if COMPILES and (BUILDS or (EDITABLE and WANTED == "1")) else [],
     cmdclass={"build_ext": BuildOrLeave},
 )

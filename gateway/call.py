@@ -210,7 +210,7 @@ class Lifecycle(Protocol):
 class Attempt:
     """One try of a call at one peer. Not a Struct, whose fields compiled code would look up by name."""
 
-    __slots__ = (*("at_begin", "call", "exchange", "held", "peer", "response", "reused", "sink", "steps", "trial"),)
+    __slots__ = ("at_begin", "call", "exchange", "held", "peer", "response", "reused", "sink", "steps", "trial")
 
     def __init__(self, call: Call, peer: Peer, steps: Lifecycle, at_begin: int, trial: bool) -> None:
         self.call = call

@@ -128,9 +128,7 @@ class RequestHeads:
         """
         at = data.find(b"\n", scan, self._limit)
         while at >= 0:
-            if (
-                at == 0 or data[at - 1] != _CR
-            ):  # only CRLF CRLF ends a head here (RFC 9112 section 2.2 leaves that to us)
+            if at == 0 or data[at - 1] != _CR:  # CRLF CRLF alone ends a head (RFC 9112 section 2.2 leaves that to us)
                 raise _bare_line_end()
             at = data.find(b"\n", at + 1, self._limit)
         if len(data) > self._limit:

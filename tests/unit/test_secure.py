@@ -166,6 +166,7 @@ def pool_of(port: int, context: ssl.SSLContext | None = None) -> Pool:
     return Pool("alpha", address, max_idle=1, idle_timeout=1.0, clock=Clock(), on_crash=crashed)
 
 
+@pytest.mark.plain
 def test_a_peer_that_speaks_before_it_is_asked_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = Transport()
 

@@ -194,6 +194,7 @@ def test_names_that_clients_choose_fill_no_memory(tmp_path: Path) -> None:
     assert house.lines()[-1]["model"] == "x" * TEXT_LIMIT
 
 
+@pytest.mark.plain
 def test_a_call_that_cannot_be_counted_costs_no_other_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     house = House(tmp_path)
     told: list[Exception] = []

@@ -12,6 +12,8 @@ from gateway.upstream.pool import Pool
 from protocols.http1.state import UpstreamState
 from tests.unit.in_process import Transport
 
+pytestmark = pytest.mark.plain
+
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
 
 

@@ -83,6 +83,7 @@ def test_a_backends_gauge_counts_its_own_connections_until_the_last_is_gone(esta
     assert busy(estate) == {"a": 8, "b": 4}
 
 
+@pytest.mark.plain
 def test_a_pool_that_was_forgotten_is_known_again_when_a_call_of_before_opens_a_connection(
     estate: Estate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

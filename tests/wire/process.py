@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ from tests.wire.client import Client, Incomplete, Response, build_request
 from tests.wire.ledger import Overdue
 
 ROOT = Path(__file__).parents[2]
+#: Whether what is installed is tested and not the checkout, as `tox -e wire` has it.
+INSTALLED = (_CODE := find_spec("gateway")) is not None and _CODE.origin != str(ROOT / "gateway" / "__init__.py")
+#: For whatever a test starts in the checkout's folder: then it runs the same.
+PATH_OF_CODE = {"PYTHONSAFEPATH": "1"} if INSTALLED else {}
 FORBIDDEN = re.compile(r"Traceback|[Ee]xception|never retrieved|never awaited|ResourceWarning|was destroyed")
 Configuration = dict[str, Any]
 
@@ -102,7 +107,10 @@ def start_in_vain(config: Configuration, folder: Path) -> str:
     file = folder / "vain.toml"
     file.write_text(to_toml(config))
     command = [sys.executable, "-W", "error", "-X", "dev", "-m", "gateway", "serve", "-c", str(file)]
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=15)
+    env = {**os.environ, **PATH_OF_CODE}
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=15
+    )
     assert done.returncode == 2, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stderr
 
@@ -148,11 +156,12 @@ class Gateway:
         self._stderr = folder / "stderr"
         # Without dev mode only what is measured: its allocator fills every block with a pattern.
         python = [sys.executable, "-W", "error", *(["-X", "dev"] if dev else []), "-m", "gateway"]
+        paths = PATH_OF_CODE if root == ROOT else {}
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
             self.process = subprocess.Popen(
                 [*within, *(command or python), "serve", "-c", str(self._file), *args],
                 cwd=root,
-                env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+                env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1", **paths, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -14,7 +14,7 @@ from gateway.channel import LANGUAGE
 from gateway.page import LAYOUT
 from tests.wire.accepted import Gate
 from tests.wire.client import chat_request
-from tests.wire.process import ROOT, wait_until
+from tests.wire.process import INSTALLED, ROOT, wait_until
 from tests.wire.stage import Stage, backend, configuration, merge
 from tests.wire.test_workers import streams
 from tests.wire.upgrading import (
@@ -33,7 +33,7 @@ from tests.wire.upgrading import (
 def copy(tmp_path: Path) -> Path:
     """A copy of the code, to be changed."""
     for package in ("gateway", "protocols"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     return tmp_path
 
 
@@ -97,7 +97,7 @@ def test_code_that_cannot_be_imported_is_refused_with_its_reason(stage: Stage, c
 def test_an_interpreter_that_is_gone_is_refused_with_its_reason(stage: Stage, tmp_path: Path) -> None:
     link = tmp_path / "python"
     link.symlink_to(sys.executable)
-    paths = os.pathsep.join([str(ROOT), *(path for path in sys.path if path.endswith("-packages"))])
+    paths = os.pathsep.join([*(path for path in sys.path if path.endswith("-packages")), str(ROOT)])
     gateway = stage.gateway(
         configuration(backend(stage.upstream())),
         command=(str(link), "-m", "gateway"),
@@ -113,9 +113,8 @@ def test_an_interpreter_that_is_gone_is_refused_with_its_reason(stage: Stage, tm
 
 def test_the_installed_script_upgrades_too(stage: Stage) -> None:
     script = Path(sys.executable).with_name("headrace")
-    gateway = stage.gateway(
-        configuration(backend(stage.upstream())), command=(str(script),), env={"PYTHONPATH": str(ROOT)}
-    )
+    paths = {} if INSTALLED else {"PYTHONPATH": str(ROOT)}
+    gateway = stage.gateway(configuration(backend(stage.upstream())), command=(str(script),), env=paths)
     assert upgrade(gateway)["generation"] == 2
 
 
