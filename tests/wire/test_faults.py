@@ -35,11 +35,16 @@ KEPT: dict[str, tuple[str, str, str]] = {
 ABORT_P99_MS = 1000.0
 
 
+@pytest.fixture(autouse=True)
+def bench_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts parts of itself, which stand in the checkout whatever gateway is tested."""
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+
+
 def ledger(file: Path, *arguments: str) -> dict[str, Any]:
     """The result of a run, which has to have been possible."""
     command = [sys.executable, "-W", "error", "-m", "bench", "faults", *arguments, "--json", str(file)]
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}  # bench is in the checkout
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1) and not done.stderr, done.stderr
     print(done.stdout)
     return dict(json.loads(file.read_text()))
