@@ -16,8 +16,8 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
 
-#: What every call runs through. Left out are modules whose classes a decoder fills (msgspec), and peers, which are
-#: held by weak references: mypyc's classes have none. `tests/unit/test_compiled.py` holds what mypyc gets wrong.
+#: What every call runs through. Left out are modules whose classes a decoder fills (msgspec). What is different in a
+#: compiled module stands in docs/dependencies.md.
 COMPILED = (
     "protocols/http1/fields.py",
     "protocols/http1/framing.py",
@@ -35,6 +35,8 @@ COMPILED = (
     "gateway/relay.py",
     "gateway/router.py",
     "gateway/routing/balance.py",
+    "gateway/routing/host.py",
+    "gateway/routing/peer.py",
     "gateway/settle.py",
     "gateway/upstream/connection.py",
     "gateway/upstream/http.py",

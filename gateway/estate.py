@@ -170,6 +170,15 @@ class Estate:
         """Those of the present configuration, then those that retire."""
         return [*self._pools.values(), *self._retired]
 
+    async def close(self) -> None:
+        """End what is asked of peers, what still runs at them, and every connection to them."""
+        await self.prober.close()
+        await self.scraper.close()
+        for backend in self.backends:
+            await backend.close()
+        for pool in self.pools:
+            pool.close()
+
     def sweep(self, now: float) -> None:
         """Act on deadlines that are past; forget the retired that are empty."""
         self._maker.sweep(self._states.values())

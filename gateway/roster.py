@@ -48,19 +48,12 @@ class Roster:
         """
         former = dict(self.members)
         members: dict[tuple[int, Place], tuple[Peer, Target]] = {}
-        joined = []
         for at, (place, weight, name) in enumerate(self.endpoints):
             addresses = name.addresses if name is not None else ()
             for present in [place._replace(address=address) for address in addresses] or [place]:
                 known = former.pop((at, present), None)
-                if known is None:
-                    joined.append(known := make(present, weight))
-                members[at, present] = known
+                members[at, present] = make(present, weight) if known is None else known
         self.members = members
-        for peer, target in joined:
-            self.http.add(peer, target)
-        for peer, _ in former.values():
-            self.http.remove(peer)
         self.targets[:] = [target for _, target in members.values()]
         return [place for _, place in former]
 

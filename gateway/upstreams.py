@@ -111,11 +111,11 @@ class Upstreams:
             return Hinted(plain, self._estate.loads, drawn=backend.balance == "p2c")
         return plain
 
-    def _peer(self, by: Backend, place: Place, weight: int) -> Peer:
+    def _peer(self, by: Backend, place: Place, weight: int, target: Target | None = None) -> Peer:
         state = self.states.get(place) or self._estate.state(place)
         self.states[place] = state
         self._estate.measures.peer_cooldowns.child(place.backend, place.label)
-        return Peer(by, place.label, weight, state)
+        return Peer(by, place.label, weight, state, target)
 
     def _tasks(self, backend: schema.Backend, endpoints: list[schema.Endpoint]) -> tuple[list[Peer], tuple[str, ...]]:
         """Peers that tasks of this process are."""
@@ -186,7 +186,8 @@ class Upstreams:
         http, options = roster.http, roster.backend.pool
 
         def join(place: Place, weight: int) -> tuple[Peer, Target]:
-            return self._peer(http, place, weight), self._target(place, options, http.lines)
+            target = self._target(place, options, http.lines)
+            return self._peer(http, place, weight, target), target
 
         for gone in roster.muster(join):
             self._estate.dismiss(gone)

@@ -173,12 +173,9 @@ class Worker:
         gateway.arrivals.abort()
         gateway.clients.abort()
         # 7. Backends and timers end, the log last.
-        await gateway.estate.prober.close()
-        await gateway.estate.scraper.close()
         for discovery in gateway.discoveries:
             await discovery.close()
-        for backend in gateway.backends:
-            await backend.close()
+        await gateway.estate.close()
         gateway.clock.stop()
         gateway.publish()
         gateway.log.info("stopped")

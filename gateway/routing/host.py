@@ -156,12 +156,12 @@ class HostLeastConnections:
                 state = peer.state
                 if isinstance(state, SharedPeerState):
                     column = state.column
-                    in_flight: float = 0  # a whole number until servers tell
+                    in_flight = 0.0
                     for row in rows:
                         in_flight += row[column]
+                    load = in_flight / peer.weight
                 else:
-                    in_flight = state.in_flight
-                load = in_flight / peer.weight
+                    load = state.in_flight / peer.weight
                 if load < least:
                     least = load
                     best = peer
@@ -175,7 +175,7 @@ class HostLeastConnections:
                 break
             state.claim()
             column = state.column
-            in_flight = -1  # but for the claim
+            in_flight = -1.0  # but for the claim
             for row in rows:
                 in_flight += row[column]
             if in_flight / best.weight <= least or looks == LOOKS:

@@ -221,15 +221,17 @@ class Peer:
     Where each address of a name is a peer, `url` has the address behind a space.
     """
 
-    __slots__ = ("__weakref__", "answer_line", "backend", "state", "url", "weight")
+    __slots__ = ("answer_line", "backend", "state", "target", "url", "weight")
 
-    def __init__(self, backend: Backend, url: str, weight: int, state: PeerState) -> None:
+    def __init__(self, backend: Backend, url: str, weight: int, state: PeerState, target: object = None) -> None:
         self.backend = backend
         self.url = url
         #: What an answer's head says about where it came from.
         self.answer_line = b"x-upstream: " + backend.name.encode("latin-1", "replace") + b"\r\n"
         self.weight = weight
         self.state = state
+        #: What its backend reaches it by, and nobody else looks into. Calls of a former configuration still have it.
+        self.target = target
 
     def __repr__(self) -> str:
         return f"<Peer {self.backend.name} {self.url} {self.state!r}>"

@@ -13,10 +13,9 @@ import asyncio
 import errno
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -24,7 +23,6 @@ from gateway.call import Attempt, Call
 from gateway.clock import within
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.routing.endpoints import Body
-from gateway.routing.peer import Peer
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.pool import Pool
 from protocols import multipart
@@ -116,9 +114,6 @@ class HttpBackend:
         self._connect_timeout = connect_timeout
         #: The query parameter that carries clients' keys; it is not passed on.
         self._query_secret = query_secret.encode("ascii")
-        self._targets: dict[Peer, Target] = {}
-        #: Of peers that left: calls that began before may try them, as long as their routes name them.
-        self._former: WeakKeyDictionary[Peer, Target] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -126,23 +121,9 @@ class HttpBackend:
         """The lines that every request must have, as requests of the gateway's own have them."""
         return b"".join(self._lines.values())
 
-    def add(self, peer: Peer, target: Target) -> None:
-        """Make *peer* reachable."""
-        self._targets[peer] = target
-
-    def remove(self, peer: Peer) -> None:
-        """*peer* is no longer one for new calls."""
-        self._former[peer] = self._targets.pop(peer)
-
-    @property
-    def pools(self) -> Sequence[Pool]:
-        return [target.pool for target in (*self._targets.values(), *self._former.values())]
-
     def begin(self, call: Call, attempt: Attempt) -> None:
-        try:
-            target = self._targets[attempt.peer]
-        except KeyError:
-            target = self._former[attempt.peer]
+        target = attempt.peer.target
+        assert isinstance(target, Target)
         request = self._request(call, target)
         # After one worn-out connection the others of its age may be worn out too: the second try gets a fresh one.
         connection = target.pool.take_nowait() if not call.lost_reused else None
@@ -193,13 +174,11 @@ class HttpBackend:
         return bool(self._tasks)
 
     async def close(self) -> None:
-        """Abort what runs, and wait for its tasks to be gone."""
+        """Abort connections that are being made, and wait for their tasks to be gone. All others are their pools'."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for pool in self.pools:
-            pool.close()
 
     # The request, as this backend is to see it.
 

@@ -99,8 +99,7 @@ class InProcess:
         return connection, transport
 
     async def close(self) -> None:
-        for backend in self.gateway.backends:
-            await backend.close()
+        await self.gateway.estate.close()
         assert self.gateway.lines.close(5.0)
         self.gateway.seat.page.close()
 
