@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from gateway import __version__
 from gateway.cli import check, key, serve
+from gateway.compiled import is_compiled
 
 __all__ = ["main"]
 
@@ -20,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="headrace", description="One OpenAI-compatible door in front of every backend."
     )
-    parser.add_argument("--version", action="version", version=f"headrace {__version__}")
+    form = "compiled" if is_compiled() else "plain Python"
+    parser.add_argument("--version", action="version", version=f"headrace {__version__} ({form})")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serving = commands.add_parser("serve", help="run the gateway")

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("protocols.openai",),
     ("protocols.anthropic", "protocols.ollama", "protocols.tgi"),
     # values
-    ("gateway.errors", "gateway.clock", "gateway.config.schema"),
+    ("gateway.errors", "gateway.clock", "gateway.compiled", "gateway.config.schema"),
     ("gateway.pem",),
     ("gateway.certificates",),
     ("gateway.page", "gateway.deathsig", "gateway.memory"),
