@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import nginx, report, targets
+from bench import build, machine, nginx, report, targets
 from bench.measure import Meter
 from bench.options import Options
 from bench.run import Run
@@ -38,9 +38,8 @@ def run(options: Options) -> report.Result:
     cpus = targets.cpus()
     if not cpus.apart:
         print("one CPU only: proxy, upstream and load share it", file=sys.stderr)
-    yardstick = nginx.described() if targets.NGINX in options.targets else "not measured"
-    result = report.Result(machine={**report.machine(), "nginx": yardstick}, settings=options, parts=[])
-    print("\n".join(f"{name}: {value}" for name, value in result.machine.items()), end="\n\n", flush=True)
+    result = report.Result(machine={**machine.described(), **_measured(options.targets)}, settings=options, parts=[])
+    print(machine.header(result.machine), flush=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         upstream = targets.start_upstream(stack, folder, cpus.of_upstream)
@@ -55,6 +54,12 @@ def run(options: Options) -> report.Result:
     if options.json:
         Path(options.json).write_bytes(msgspec.json.format(msgspec.json.encode(result)))
     return result
+
+
+def _measured(names: Sequence[str]) -> dict[str, str]:
+    """Which gateway and which nginx. Broken where one is missing."""
+    gateway = str(build.measured()) if any(map(targets.is_gateway, names)) else "not measured"
+    return {"gateway": gateway, "nginx": nginx.described() if targets.NGINX in names else "not measured"}
 
 
 def _rounds(meter: Meter, scenario: Scenario, running: Sequence[Target], rounds: int) -> list[Run]:

@@ -48,7 +48,10 @@ def start(
     *,
     piped: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start *argv* on *cpus*; errors, and output unless *piped*, go into *log*. OSError where it cannot."""
+    """Start *argv* on *cpus*; errors, and output unless *piped*, go into *log*. OSError where it cannot.
+
+    It is started in ROOT, with *environment* or else in our own `surroundings`.
+    """
     with pinned(cpus):
         return subprocess.Popen(
             argv,
@@ -56,10 +59,15 @@ def start(
             stdout=subprocess.PIPE if piped else log,
             stderr=log,
             cwd=ROOT,
-            env=environment,
+            env=surroundings() if environment is None else environment,
             start_new_session=True,
             bufsize=0,
         )
+
+
+def surroundings() -> dict[str, str]:
+    """Our environment, but that Python looks into the working directory: `bench` is nowhere else."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -1,15 +1,11 @@
 """The benchmark's result for people (a plain table) and for programs (JSON).
 
-Owns columns, formats and the words on the machine. It refuses to compute figures (`summary`). Called by
-`overhead`.
+Owns columns and formats. It refuses to compute figures (`summary`). Called by `overhead`.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -121,21 +117,3 @@ def _note(row: Row) -> str:
     if row.lines_lost:
         notes.append(f"{row.lines_lost} access lines lost")
     return ", ".join(notes)
-
-
-def machine() -> dict[str, str]:
-    """What the figures depend on and a reader cannot know."""
-    model = next(
-        (line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")),
-        platform.machine(),
-    )
-    return {
-        "cpu": model,
-        "cpus": str(len(os.sched_getaffinity(0))),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
-
-
-def _lines(file: Path) -> list[str]:
-    return file.read_text().splitlines() if file.exists() else []

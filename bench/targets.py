@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from bench import nginx
+from bench import build, nginx
 from bench.processes import ROOT, Broken, await_port, free_port, start, stop, tail
 
 DIRECT: Final = "direct"
@@ -67,7 +67,7 @@ class Target:
         self.process = process
         self.log = log
         self.workers = workers_of(name)
-        self.is_gateway = name.partition(":")[0] == GATEWAY
+        self.is_gateway = is_gateway(name)
 
 
 class Upstream:
@@ -119,14 +119,13 @@ def _gateway(port: int, upstream_ports: Sequence[int], room: Path, workers: int)
     """The gateway as bench/everything_on.toml has it; ports, the log's path and workers come from here."""
     urls = [f"http://127.0.0.1:{peer}" for peer in upstream_ports]
     environment = {
-        # Whoever runs this may have a gateway of their own configured.
-        **{name: value for name, value in os.environ.items() if not name.startswith(("GEN_GATEWAY", "GATEWAY_"))},
+        **build.environment(),
         "GEN_GATEWAY__SERVER__PORT": str(port),
         "GEN_GATEWAY__SERVER__WORKERS": str(workers),
         "GEN_GATEWAY__BACKENDS__0__ENDPOINTS": msgspec.json.encode(urls).decode(),
         "GEN_GATEWAY__LOGGING__OUTPUT": msgspec.json.encode([str(room / "access.log")]).decode(),
     }
-    return [sys.executable, "-m", "gateway", "serve", "-c", str(EVERYTHING_ON)], environment
+    return build.measured().command("serve", "-c", str(EVERYTHING_ON)), environment
 
 
 COMMANDS: Final[dict[str, Callable[[int, Sequence[int], Path, int], tuple[list[str], Mapping[str, str]]]]] = {
@@ -141,6 +140,11 @@ _SEVERAL: Final = re.compile(f"{GATEWAY}:([2-9]|[1-9][0-9])")
 def is_target(name: str) -> bool:
     """Whether there is a target called *name*."""
     return name in NAMES or _SEVERAL.fullmatch(name) is not None
+
+
+def is_gateway(name: str) -> bool:
+    """Whether the target called *name* is the gateway, with however many workers."""
+    return name.partition(":")[0] == GATEWAY
 
 
 def workers_of(name: str) -> int:

@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from bench import messages, targets
+from bench import build, machine, messages, targets
 from bench.cpu import Tree
 from bench.figures import differences, spread
 from bench.processes import Broken
@@ -133,6 +133,7 @@ async def _offer(door: Door, options: TranslatedOptions, port: int, tree: Tree) 
 def run(options: TranslatedOptions) -> None:
     """Measure every door once a round, and print the table. Broken where something does not run."""
     cpus = targets.cpus()
+    print(machine.header({**machine.described(), "gateway": str(build.measured())}), flush=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         upstream = targets.start_upstream(stack, folder, cpus.of_upstream)

@@ -18,8 +18,7 @@ from typing import IO, Final
 
 import msgspec
 
-from bench import report as bench_report
-from bench import scrape
+from bench import build, machine, scrape
 from bench.faults import judge, ledger, plan, report
 from bench.faults.crowd import Orders
 from bench.faults.ledger import Lag, Outcome, Start
@@ -148,6 +147,8 @@ class Run:
 
 def run(options: FaultOptions) -> Result:
     """Run the ledger and print its report; everything is stopped on the way out. Broken where it cannot run."""
+    measured = {**machine.described(), "gateway": str(build.measured())}
+    print(machine.header(measured), flush=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
         one = Run(options, stack, folder)
@@ -169,7 +170,7 @@ def run(options: FaultOptions) -> Result:
         verdicts.append(quiet(one.subject.complaints()))
         verdicts.append(Verdict("exit status after SIGTERM", str(status), status == 0))
         result = Result(
-            bench_report.machine(), options.shown(), seconds, report.rows(calls, findings),
+            measured, options.shown(), seconds, report.rows(calls, findings),
             report.disturbances(one.plan), verdicts, findings, one.lag,
             [*report.notes(calls), *report.of_deaths(deaths), delayed(before, after)],
         )  # fmt: skip

@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from bench import build
 from bench.faults import look
 from bench.faults.look import Held
 from bench.faults.speech import KEY
@@ -72,12 +72,9 @@ class Subject:
         }  # fmt: skip
         self._generation = 0
         self._write()
-        command = [sys.executable, "-W", "error", "-m", "gateway", "serve", "-c", str(self._file)]
-        # Whoever runs this may have a gateway of their own configured.
-        names = [name for name in os.environ if not name.startswith(("GEN_GATEWAY", "GATEWAY_"))]
+        command = build.measured().command("serve", "-c", str(self._file), more=("-W", "error"))
         with self._output.open("wb") as file:
-            environment = {name: os.environ[name] for name in names}
-            self.process = start(command, os.sched_getaffinity(0), file, environment)
+            self.process = start(command, os.sched_getaffinity(0), file, build.environment())
         stack.callback(stop, self.process)
         await_port(self.process, self.port, self._output)
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from bench import messages, nginx
+from bench.build import measured
 from bench.cpu import descendants
 from bench.options import Options, parse
 from bench.overhead import turned
-from bench.processes import ROOT, Broken
+from bench.processes import ROOT, Broken, surroundings
 from bench.targets import EVERYTHING_ON, Cpus, Target, workers_of
 from gateway.config.load import load
 
@@ -34,6 +35,7 @@ def bench(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "bench", "overhead", *arguments],
         cwd=ROOT,
+        env=surroundings(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -54,7 +56,9 @@ def test_a_quick_run_measures_every_target_and_writes_json(scenario: str, tmp_pa
     arguments = ["--quick", "--scenario", scenario, "--targets", proxies(), "--json", str(file)]
     status, out, err = finished(bench(*arguments))
     assert status == 0, err
-    (part,) = json.loads(file.read_text())["parts"]
+    result = json.loads(file.read_text())
+    assert result["machine"]["gateway"] == "not measured"
+    (part,) = result["parts"]
     direct, proxy = part["summary"]
     assert (direct["target"], proxy["target"]) == ("direct", "nginx")
     assert proxy["figures"]["cpu_us"]["median"] > 0
@@ -129,7 +133,10 @@ def test_the_gateway_with_several_workers_is_a_target_of_its_own(tmp_path: Path)
     arguments = ["--quick", "--scenario", "json500", "--targets", "gateway,gateway:2", "--json", str(file)]
     status, out, err = finished(bench(*arguments))
     assert status == 0, err
-    one, two = json.loads(file.read_text())["parts"][0]["summary"]
+    result = json.loads(file.read_text())
+    assert result["machine"]["gateway"] == str(measured())
+    assert f"\ngateway: {measured()}\n" in out
+    one, two = result["parts"][0]["summary"]
     assert (one["target"], two["target"]) == ("gateway", "gateway:2")
     ratio = two["figures"]["cpu_us"]["median"] / one["figures"]["cpu_us"]["median"]
     assert two["figures"]["cpu_x_one"]["median"] == pytest.approx(ratio)
