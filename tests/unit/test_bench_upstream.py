@@ -12,7 +12,7 @@ import h11
 import pytest
 
 from bench import messages
-from bench.processes import ROOT
+from bench.processes import ROOT, surroundings
 from bench.upstream import request_length
 
 STREAM = messages.stream_body(1, 3)
@@ -21,9 +21,9 @@ STREAM_WITH_USAGE = json.dumps(json.loads(STREAM) | {"stream_options": {"include
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "bench.upstream"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    command = [sys.executable, "-m", "bench.upstream"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=surroundings(), stdin=pipe, stdout=pipe) as process:
         yield process
         assert process.stdin is not None
         process.stdin.close()

@@ -21,6 +21,7 @@ from bench.faults import matrix, plan
 from bench.faults.matrix import CASES, refused
 from bench.faults.options import FaultOptions
 from bench.faults.run import run
+from bench.processes import surroundings
 from tests.wire.process import ROOT
 
 COUNT = os.environ.get("HEADRACE_FAULTS_COUNT", "300")
@@ -35,16 +36,10 @@ KEPT: dict[str, tuple[str, str, str]] = {
 ABORT_P99_MS = 1000.0
 
 
-@pytest.fixture(autouse=True)
-def bench_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It starts parts of itself, which stand in the checkout whatever gateway is tested."""
-    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
-
-
 def ledger(file: Path, *arguments: str) -> dict[str, Any]:
     """The result of a run, which has to have been possible."""
     command = [sys.executable, "-W", "error", "-m", "bench", "faults", *arguments, "--json", str(file)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=surroundings(), capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1) and not done.stderr, done.stderr
     print(done.stdout)
     return dict(json.loads(file.read_text()))
