@@ -210,21 +210,21 @@ def test_the_port_that_was_found_may_be_asked_for_by_its_number(listener: Listen
     successor.close()
 
 
-def test_another_address_is_judged_before_anything_changes(listener: Listener, tmp_path: Path) -> None:
+def test_another_address_is_judged_before_anything_changes(listener: Listener, socket_folder: Path) -> None:
     port = listener.socks[0].getsockname()[1]
     judge(listener.noted(), Server(host="0.0.0.0", port=port))  # its own port, at another address
-    judge(listener.noted(), Server(host=f"unix:{tmp_path}/here.sock"))
+    judge(listener.noted(), Server(host=f"unix:{socket_folder}/here.sock"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
         with pytest.raises(ListenError, match=f"cannot listen on 127.0.0.1 port {number}: Address already in use"):
             judge(listener.noted(), Server(port=number))
     with pytest.raises(ListenError, match="folder"):
-        judge(listener.noted(), Server(host=f"unix:{tmp_path}/nowhere/here.sock"))
-    assert not os.listdir(tmp_path)
+        judge(listener.noted(), Server(host=f"unix:{socket_folder}/nowhere/here.sock"))
+    assert not os.listdir(socket_folder)
 
 
-def test_the_file_of_a_socket_is_kept_with_another_mode(tmp_path: Path) -> None:
-    path = tmp_path / "here.sock"
+def test_the_file_of_a_socket_is_kept_with_another_mode(socket_folder: Path) -> None:
+    path = socket_folder / "here.sock"
     host = f"unix:{path}"
     first = Listener(Server(host=host), 2)
     second = again(first, 3, host=host, socket_mode="0600")
@@ -293,10 +293,10 @@ def test_a_message_that_is_half_read_or_half_sent_survives_its_process() -> None
 # --- what the next process takes ---
 
 
-def test_addresses_of_before_are_left_too_until_nobody_accepts_there(listener: Listener, tmp_path: Path) -> None:
+def test_addresses_of_before_are_left_too_until_nobody_accepts_there(listener: Listener, socket_folder: Path) -> None:
     """A second upgrade comes before the workers of the first one's predecessor have let go."""
     page = Page.make(2)
-    file = tmp_path / "former"
+    file = socket_folder / "former"
     former = Listener(Server(host=f"unix:{file}"), 1)
     left = decoded(encoded(Succession(page, listener, lambda: [former])._state([], 1)))
     assert left.former == [former.noted()] and {sock.fileno() for sock in former.socks} <= {*left.descriptors}
@@ -321,10 +321,12 @@ def test_a_configuration_that_cannot_be_read_after_its_trial_is_read_anew() -> N
     assert host._left(left, lambda: told) == told
 
 
-def test_a_log_that_cannot_be_opened_leaves_no_socket_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_cannot_be_opened_leaves_no_socket_file(
+    socket_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(host, "raise_limit", lambda: None)
-    at, output = tmp_path / "socket", (str(tmp_path / "nowhere" / "log"),)
+    at, output = socket_folder / "socket", (str(tmp_path / "nowhere" / "log"),)
     told = Config(server=Server(host=f"unix:{at}", workers=1), logging=Logging(output=output))
     with pytest.raises((OSError, ValueError), match="nowhere"):
         host.run(lambda: told, [], lambda url: None)
-    assert not list(tmp_path.iterdir())
+    assert not list(socket_folder.iterdir())

@@ -8,6 +8,8 @@ import signal
 import socket
 import stat
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.wire import answers
 from tests.wire.client import Client, build_request, chat_request
@@ -54,9 +56,11 @@ def workers(stage: KeyStage) -> None:
 
 
 def socket_mode(stage: KeyStage) -> None:
-    path = stage.folder / "socket"
-    stage.start(stage.upstream(), server={"host": f"unix:{path}", "socket_mode": "0600"})
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with TemporaryDirectory(prefix="socket-", dir="/tmp") as folder:
+        path = Path(folder) / "socket"
+        gateway = stage.start(stage.upstream(), server={"host": f"unix:{path}", "socket_mode": "0600"})
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        gateway.stop()
 
 
 def backlog(stage: KeyStage) -> None:

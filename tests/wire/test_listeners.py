@@ -20,11 +20,9 @@ CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(socket_folder: Path) -> Path:
     """In a folder with nothing else."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    return folder / "gateway.sock"
+    return socket_folder / "gateway.sock"
 
 
 def on(stage: Stage, upstream: Upstream, host: object, **server: Any) -> Gateway:

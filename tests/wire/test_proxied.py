@@ -94,8 +94,8 @@ def test_refusals_are_logged_with_the_client_too(stage: Stage) -> None:
     assert gateway.wait_call(status=404)["client"] == THERE
 
 
-def test_the_proxy_behind_a_unix_socket_may_be_listed(stage: Stage, tmp_path: Path) -> None:
-    host = f"unix:{tmp_path}/gateway.sock"
+def test_the_proxy_behind_a_unix_socket_may_be_listed(stage: Stage, socket_folder: Path) -> None:
+    host = f"unix:{socket_folder}/gateway.sock"
     gateway = with_server(stage, host=host, trusted_proxies=["unix:"])
     assert client_of(gateway, stage.connect(gateway), [THERE]) == THERE
 

@@ -60,10 +60,10 @@ def test_an_answer_that_is_still_coming(stage: Stage, script: Callable[[Exchange
     assert not client.response().complete
 
 
-def test_answers_that_are_whole(stage: Stage, tmp_path: Path) -> None:
+def test_answers_that_are_whole(stage: Stage, socket_folder: Path) -> None:
     """They are settled long ago: what is queued for the client is all that is left of them."""
     upstream = stage.upstream(answers.whole(200, LARGE))
-    gateway = over_unix(stage, upstream, tmp_path)
+    gateway = over_unix(stage, upstream, socket_folder)
     client = stage.connect(gateway)
     client.send(build_request("POST", CHAT, chat_request()) * 4)
     gateway.wait_call(status=200)
@@ -72,10 +72,10 @@ def test_answers_that_are_whole(stage: Stage, tmp_path: Path) -> None:
     assert len(upstream.requests) < 4, "a client that does not read had everything answered"
 
 
-def test_a_stream_that_is_complete(stage: Stage, tmp_path: Path) -> None:
+def test_a_stream_that_is_complete(stage: Stage, socket_folder: Path) -> None:
     events = answers.chunk(answers.event({"content": "x" * 1000}) * 220)
     upstream = stage.upstream(lambda x: x.send(answers.sse_head() + events + answers.LAST_CHUNK))
-    gateway = over_unix(stage, upstream, tmp_path)
+    gateway = over_unix(stage, upstream, socket_folder)
     client = stage.connect(gateway)
     client.chat(stream=True)
     gateway.wait_call(request_id=client.id)
@@ -83,8 +83,8 @@ def test_a_stream_that_is_complete(stage: Stage, tmp_path: Path) -> None:
     assert client.response().status == 200
 
 
-def test_the_last_answer_of_a_connection(stage: Stage, tmp_path: Path) -> None:
-    gateway = over_unix(stage, stage.upstream(answers.whole(200, LARGE)), tmp_path)
+def test_the_last_answer_of_a_connection(stage: Stage, socket_folder: Path) -> None:
+    gateway = over_unix(stage, stage.upstream(answers.whole(200, LARGE)), socket_folder)
     client = stage.connect(gateway)
     client.request("POST", CHAT, chat_request(), [("Connection", "close")])
     gateway.wait_call(request_id=client.id)
@@ -92,8 +92,8 @@ def test_the_last_answer_of_a_connection(stage: Stage, tmp_path: Path) -> None:
     assert not client.response().complete
 
 
-def test_errors(stage: Stage, tmp_path: Path) -> None:
-    gateway = over_unix(stage, stage.upstream(), tmp_path)
+def test_errors(stage: Stage, socket_folder: Path) -> None:
+    gateway = over_unix(stage, stage.upstream(), socket_folder)
     client = stage.connect(gateway, timeout=0.3)
     try:
         while True:
@@ -104,7 +104,7 @@ def test_errors(stage: Stage, tmp_path: Path) -> None:
     assert client.response().status == 404
 
 
-def test_events_that_came_before_the_upstream_fell_silent(stage: Stage, tmp_path: Path) -> None:
+def test_events_that_came_before_the_upstream_fell_silent(stage: Stage, socket_folder: Path) -> None:
     """The silent upstream is not to blame for the client that does not read, although it is silent for too long."""
 
     def script(x: Exchange) -> None:
@@ -112,7 +112,7 @@ def test_events_that_came_before_the_upstream_fell_silent(stage: Stage, tmp_path
         x.await_abort()
 
     upstream = stage.upstream(script)
-    gateway = over_unix(stage, upstream, tmp_path)
+    gateway = over_unix(stage, upstream, socket_folder)
     client = stage.connect(gateway)
     client.chat(stream=True)
     upstream.ledger.wait_abort(4.0)
@@ -120,9 +120,9 @@ def test_events_that_came_before_the_upstream_fell_silent(stage: Stage, tmp_path
 
 
 @pytest.mark.parametrize("close", [False, True], ids=["kept alive", "closing"])
-def test_a_client_that_goes_on_reading_slowly_gets_everything(stage: Stage, tmp_path: Path, close: bool) -> None:
+def test_a_client_that_goes_on_reading_slowly_gets_everything(stage: Stage, socket_folder: Path, close: bool) -> None:
     """Its time is for each byte, not for all: this takes three times as long."""
-    gateway = over_unix(stage, stage.upstream(answers.whole(200, LARGE)), tmp_path, send_timeout="1s")
+    gateway = over_unix(stage, stage.upstream(answers.whole(200, LARGE)), socket_folder, send_timeout="1s")
     client = stage.connect(gateway)
     headers = [("Connection", "close")] if close else []
     client.send(build_request("POST", CHAT, chat_request()) * 3 + build_request("POST", CHAT, chat_request(), headers))

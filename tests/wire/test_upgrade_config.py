@@ -121,10 +121,8 @@ def test_another_address_of_the_same_port_is_listened_on(stage: Stage) -> None:
     assert_nothing_was_lost(seen)
 
 
-def test_a_unix_socket_keeps_its_file_until_the_end(stage: Stage, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    path = folder / "gateway.sock"
+def test_a_unix_socket_keeps_its_file_until_the_end(stage: Stage, socket_folder: Path) -> None:
+    path = socket_folder / "gateway.sock"
     config = configuration(backend(stage.upstream()), server={"host": f"unix:{path}", "workers": 2})
     gateway = stage.gateway(config)
     inode = path.stat().st_ino
@@ -133,13 +131,13 @@ def test_a_unix_socket_keeps_its_file_until_the_end(stage: Stage, tmp_path: Path
         upgrade(gateway)
     assert_nothing_was_lost(seen)
     assert path.stat().st_ino == inode and path.stat().st_mode & 0o777 == 0o600
-    moved = folder / "moved.sock"
+    moved = socket_folder / "moved.sock"
     assert upgrade(gateway, merge(config, {"server": {"host": f"unix:{moved}"}}))["url"] == f"unix:{moved}"
-    wait_until(lambda: os.listdir(folder) == [moved.name], "the former file is removed")
+    wait_until(lambda: os.listdir(socket_folder) == [moved.name], "the former file is removed")
     gateway.host = f"unix:{moved}"
     assert gateway.ask("POST", CHAT, chat_request()).status == 200
     gateway.stop()
-    assert not os.listdir(folder)
+    assert not os.listdir(socket_folder)
 
 
 def test_a_tls_listener_loses_nothing(stage: Stage) -> None:
