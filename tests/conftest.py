@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 import pytest
 
@@ -18,22 +18,35 @@ import pytest
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
     threads = set(threading.enumerate())
-    fds = set(os.listdir("/proc/self/fd"))
+    fds = open_files()
     yield
     left = [thread for thread in set(threading.enumerate()) - threads if thread.is_alive()]
     assert not left, f"threads left over: {left}"
-    if set(os.listdir("/proc/self/fd")) - fds:
-        gc.collect()
-    extra = {fd: _target(fd) for fd in set(os.listdir("/proc/self/fd")) - fds}
-    extra = {fd: target for fd, target in extra.items() if target and not target.startswith("/proc")}
+    if open_files().keys() - fds.keys():
+        gc.collect()  # what a finished exception holds: a second's work where every client library is imported
+    extra = {fd: target for fd, target in open_files().items() if fd not in fds}
     assert not extra, f"file descriptors left over: {extra}"
 
 
-@pytest.fixture
-def socket_folder() -> Iterator[Path]:
-    """A new one for unix sockets, whose paths are 96 bytes at most: those of `tmp_path` may be longer."""
-    with TemporaryDirectory(prefix="socket-", dir="/tmp") as folder:
+@pytest.fixture(scope="session")
+def socket_folders() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="sockets-", dir="/tmp") as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def socket_folder(socket_folders: Path) -> Path:
+    """A new one for unix sockets, whose paths are 96 bytes at most: those of `tmp_path` may be longer.
+
+    It outlives the test, as what listens there may end after it.
+    """
+    return Path(mkdtemp(dir=socket_folders))
+
+
+def open_files() -> dict[str, str]:
+    """What each descriptor of this process is, but for those that looking at them takes."""
+    targets = {fd: _target(fd) for fd in os.listdir("/proc/self/fd")}
+    return {fd: target for fd, target in targets.items() if target and not target.startswith("/proc")}
 
 
 def _target(fd: str) -> str:
