@@ -21,6 +21,8 @@ from tests.wire.test_workers import held_stream
 CHAT = "/v1/chat/completions"
 UPGRADED, REFUSED = "upgraded", "the upgrade is refused, the running version stays"
 VERDICTS = (UPGRADED, REFUSED)
+#: What a worker says before it closes its listener.
+REPLACED = "replaced"
 
 
 def lines(gateway: Gateway, *messages: str) -> list[dict[str, Any]]:
@@ -28,14 +30,22 @@ def lines(gateway: Gateway, *messages: str) -> list[dict[str, Any]]:
 
 
 def upgrade(gateway: Gateway, config: Configuration | None = None) -> dict[str, Any]:
-    """Send SIGUSR2, with another *config* where one is given, and return what the log says of it."""
+    """Send SIGUSR2, with another *config* where one is given, and return what the log says of it.
+
+    Where it is done, those that were replaced know it too: they take no connection any more.
+    """
     if config is not None:
         (gateway.folder / "gateway.toml").write_text(to_toml(config))
-    seen = len(lines(gateway, *VERDICTS))
+    seen, left = len(lines(gateway, *VERDICTS)), len(lines(gateway, REPLACED))
+    serving = lines(gateway, "listening", UPGRADED)[-1]["workers"]
     gateway.process.send_signal(signal.SIGUSR2)
     enough = lambda: len(lines(gateway, *VERDICTS)) > seen  # noqa: E731
     wait_until(enough, lambda: f"a verdict\n{gateway.stdout[-2000:]}\n{gateway.stderr}", timeout=60.0)
-    return lines(gateway, *VERDICTS)[seen]
+    verdict = lines(gateway, *VERDICTS)[seen]
+    if verdict["msg"] == UPGRADED:
+        told = lambda: len(lines(gateway, REPLACED)) >= left + serving  # noqa: E731
+        wait_until(told, lambda: f"{serving} workers that are replaced\n{gateway.stdout[-2000:]}", timeout=10.0)
+    return verdict
 
 
 def wait_workers(gateway: Gateway, count: int) -> None:
