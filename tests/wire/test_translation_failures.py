@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.wire import answers
@@ -34,14 +36,19 @@ def servers(module_stage: Stage) -> dict[str, Upstream]:
 
 @pytest.fixture(scope="module")
 def config(servers: dict[str, Upstream]) -> Configuration:
-    waits = {"timeouts": {"first_byte": "300ms", "idle": "300ms"}, "retry": {"tries": 1}}
+    """Of each protocol: a server, the same for who has no patience, and one that is not there."""
     dead = f"http://127.0.0.1:{free_port()}"
+    timeouts = {"first_byte": "300ms", "idle": "300ms"}
+
+    def once(name: str, protocol: str, upstream: Upstream | str, **more: Any) -> dict[str, Any]:
+        """Asked once for each call."""
+        native = NATIVE[protocol]
+        return backend(upstream, name=name, protocol=protocol, models=[name], native=native, retry={"tries": 1}, **more)
+
     return configuration(
-        *(
-            backend(servers[one], name=one, protocol=one, models=[one], native=NATIVE[one], **waits)
-            for one in PROTOCOLS
-        ),
-        *(backend(dead, name=f"dead-{one}", protocol=one, models=[f"dead-{one}"], **waits) for one in PROTOCOLS),
+        *(once(one, one, servers[one]) for one in PROTOCOLS),
+        *(once(f"hasty-{one}", one, servers[one], timeouts=timeouts) for one in PROTOCOLS),
+        *(once(f"dead-{one}", one, dead) for one in PROTOCOLS),
     )
 
 
@@ -80,7 +87,7 @@ def test_a_stream_that_does_not_begin_is_an_error(
     gateway: Gateway, servers: dict[str, Upstream], door: str, protocol: str, name: str
 ) -> None:
     servers[protocol].answer = BEFORE[name](WORDS[protocol])
-    response = ask(gateway, door, protocol, streams=True)
+    response = ask(gateway, door, f"hasty-{protocol}" if name == "stalled" else protocol, streams=True)
     assert response.status in ((504,) if name == "stalled" else (500, 502, 529)), response
     message = check_refusal(door, response)
     assert ("It broke." in message) is (name == "an error first") and message
@@ -95,9 +102,10 @@ def test_a_stream_that_breaks_tells_one_error_and_nothing_more(
 ) -> None:
     read = Gate()
     servers[protocol].answer = AFTER[name](WORDS[protocol], read)
+    model = f"hasty-{protocol}" if name == "a stall" else protocol
     client = Client(gateway.port, timeout=20.0)
     try:
-        client.send(build_request("POST", door, request(door, protocol, stream=True), (("Connection", "close"),)))
+        client.send(build_request("POST", door, request(door, model, stream=True), (("Connection", "close"),)))
         assert client.read_head("POST").status == 200
         assert client.read_payload()
         read.open()
