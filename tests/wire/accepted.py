@@ -14,6 +14,7 @@ import time
 import weakref
 
 from tests.wire.ledger import Connection, Ledger
+from tests.wire.unread import unread
 
 GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -120,6 +121,16 @@ class Wire:
                 self._left("rst")
                 raise PeerGone from None
         return sent
+
+    def await_read(self) -> None:
+        """Wait until the peer has read all that was sent: it is no longer one piece with what comes next."""
+        try:
+            here, there = self.sock.getsockname(), self.sock.getpeername()
+        except OSError:
+            self._left("rst")
+            raise PeerGone from None
+        while unread(here, there):
+            self.wait(0, 0.001)
 
     def notify(self) -> None:
         """Say over TLS that nothing more will come (close_notify), which `fin` and `close` do not."""

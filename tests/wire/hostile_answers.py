@@ -72,12 +72,13 @@ def sized(*lines: str, start: str = "HTTP/1.1 200 OK") -> bytes:
 
 
 def parts(*pieces: bytes | Callable[[Exchange], None]) -> Script:
-    """Each piece in a packet of its own."""
+    """Each piece is read by itself."""
 
     def script(x: Exchange) -> None:
         for number, piece in enumerate(pieces):
             if number:
-                x.sleep(0.02)
+                x.sleep(0.02)  # enough, unless the machine is busy
+                x.wire.await_read()
             if isinstance(piece, bytes):
                 x.send(piece)
             else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import threading
 import time
 from collections.abc import Callable
 
@@ -245,3 +247,21 @@ def test_metrics_are_summed_over_the_labels_that_are_not_named() -> None:
 def test_a_gateway_that_cannot_start_is_told_apart_from_one_that_behaves_wrongly(stage: Stage) -> None:
     with pytest.raises(DidNotStart):
         stage.gateway({"no_such_section": {}})
+
+
+def test_pieces_that_are_to_be_read_apart_wait_until_the_first_is_read(stage: Stage) -> None:
+    read = threading.Event()
+
+    def script(x: Exchange) -> None:
+        x.send(b"first")
+        x.wire.await_read()
+        assert read.is_set(), "it was read before the script went on"
+        x.send(b"second")
+
+    client = stage.connect(stage.upstream(script))
+    client.chat()
+    select.select([client.sock], [], [], 5.0)
+    time.sleep(0.05)  # for a script that does not wait to go on
+    read.set()
+    assert client.sock.recv(100) == b"first"
+    assert client.sock.recv(100) == b"second"
