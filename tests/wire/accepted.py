@@ -25,10 +25,14 @@ class Gate:
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        weakref.finalize(self, os.close, self.fd)
+        self._finalizer = weakref.finalize(self, os.close, self.fd)
 
     def open(self) -> None:
         os.eventfd_write(self.fd, 1)
+
+    def close(self) -> None:
+        """For who has it longer than it is needed; no script may wait for it."""
+        self._finalizer()
 
 
 class PeerGone(Exception):

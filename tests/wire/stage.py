@@ -121,8 +121,6 @@ class Stage:
                 upstream.close()
             for backlog in self._backlogs:
                 backlog.close()
-            # Scripts hold gates, which are files: the fixture is known to pytest until all of the test is over.
-            self._upstreams.clear()
 
     def __enter__(self) -> Self:
         return self

@@ -31,8 +31,11 @@ def module_server(module_stage: Stage) -> Upstream:
 
 @pytest.fixture(scope="module")
 def module_client(module_server: Upstream) -> Iterator[anthropic.Anthropic]:
-    """The SDK, told to try once only."""
-    with anthropic.Anthropic(api_key="k", base_url=module_server.url, max_retries=0, timeout=10) as client:
+    """The SDK, told to try once only, and to leave no connection behind a test."""
+    alone = {"Connection": "close"}
+    with anthropic.Anthropic(
+        api_key="k", base_url=module_server.url, max_retries=0, timeout=10, default_headers=alone
+    ) as client:
         yield client
 
 

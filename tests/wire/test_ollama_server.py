@@ -21,12 +21,15 @@ USER = {"role": "user", "content": "hi"}
 
 
 @pytest.fixture
-def server() -> OllamaServer:
-    return OllamaServer()
+def server() -> Iterator[OllamaServer]:
+    server = OllamaServer()
+    yield server
+    server.gate.close()
 
 
 @pytest.fixture
-def upstream(stage: Stage, server: OllamaServer) -> Upstream:
+def upstream(server: OllamaServer, stage: Stage) -> Upstream:
+    """The stage ends first."""
     return stage.upstream(server)
 
 

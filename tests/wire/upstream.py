@@ -177,6 +177,10 @@ class Upstream:
         self._acceptor.join(5)
         self._listener.close()
         self.drop_connections()
+        # Scripts hold gates, which are files, and pytest holds what fixtures made until all of a test is over.
+        self.answer = self.first_answer = Exchange.close
+        self.answers = {}
+        self.on_accept = self.before_handshake = None
 
     def _accept(self) -> None:
         while True:
