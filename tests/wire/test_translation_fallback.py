@@ -63,12 +63,21 @@ def servers(module_stage: Stage) -> dict[str, Upstream]:
 
 @pytest.fixture(scope="module")
 def config(servers: dict[str, Upstream]) -> Configuration:
-    more = {"timeouts": {"first_byte": "300ms"}, "retry": {"tries": 1}}
-    dead = backend(f"http://127.0.0.1:{free_port()}", name="dead", models=["dead"], **more)
-    routes: list[dict[str, Any]] = [{"model": one, "fallbacks": [then]} for one, then in CHAIN.items()]
+    """Of each protocol: a server, and the same for who has no patience."""
+
+    def once(name: str, upstream: Upstream | str, **more: Any) -> dict[str, Any]:
+        return backend(upstream, name=name, models=[name], retry={"tries": 1}, **more)
+
+    hasty = {"timeouts": {"first_byte": "300ms"}}
+    routes: list[dict[str, Any]] = [
+        {"model": f"{pace}{one}", "fallbacks": [then]} for one, then in CHAIN.items() for pace in ("", "hasty-")
+    ]
     routes.append({"model": "dead", "fallbacks": ["anthropic", "tgi", "ollama", "openai"]})
     return configuration(
-        *(backend(servers[one], name=one, protocol=one, models=[one], **more) for one in PROTOCOLS), dead, routes=routes
+        *(once(one, servers[one], protocol=one) for one in PROTOCOLS),
+        *(once(f"hasty-{one}", servers[one], protocol=one, **hasty) for one in PROTOCOLS),
+        once("dead", f"http://127.0.0.1:{free_port()}"),
+        routes=routes,
     )
 
 
@@ -99,15 +108,16 @@ def test_a_fallback_in_another_dialect_serves(
     gateway: Gateway, servers: dict[str, Upstream], door: str, protocol: str, streams: bool, name: str
 ) -> None:
     other = CHAIN[protocol]
+    model = f"hasty-{protocol}" if name == "stalled" else protocol
     servers[protocol].answer = FAILURES[name](WORDS[protocol])
     servers[other].answer = sound(WORDS[other], streams)
-    response = ask(gateway, door, protocol, streams=streams)
+    response = ask(gateway, door, model, streams=streams)
     assert (response.status, response.complete) == (200, True), response
     assert said(door, response, streams) == "Hi"
     assert (response.header("x-fallback-model"), response.header("x-upstream")) == (other, other)
     assert len(servers[protocol].requests) == len(servers[other].requests) == 1
     line = gateway.wait_call(request_id=response.header("x-request-id"))
-    assert (line["model"], line["fallback"], line["upstream"], line["ending"]) == (protocol, other, other, "--")
+    assert (line["model"], line["fallback"], line["upstream"], line["ending"]) == (model, other, other, "--")
 
 
 def test_a_fallback_that_cannot_say_the_request_is_passed_over(gateway: Gateway, servers: dict[str, Upstream]) -> None:
