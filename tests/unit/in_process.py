@@ -24,7 +24,11 @@ class Socket:
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_CLOEXEC)
-        weakref.finalize(self, os.close, self._fd)
+        self._finalizer = weakref.finalize(self, os.close, self._fd)
+
+    def close(self) -> None:
+        """For who has it longer than it is needed."""
+        self._finalizer()
 
     def fileno(self) -> int:
         return self._fd

@@ -282,7 +282,8 @@ PASSES: dict[str, Expected] = {
     ),
     **{f"Host {host!r}": Expected(head(host=b"Host: " + host), special={Role.HOST: host})
        for host in (b"a", b"a:80", b"a:", b"[::1]", b"[::1]:80", b"10.0.0.1:8080", b"a_b.c-d~e")},
-    **{f"method {method.decode()}": Expected(line(method + b" /v1/x HTTP/1.1"), method=method) for method in METHODS},
+    **{f"method {method.decode()}": Expected(line(method + b" /v1/x HTTP/1.1"), method=method)
+       for method in sorted(METHODS)},
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -53,10 +54,12 @@ class SlowClient:
 
 
 @pytest.fixture
-def connection() -> UpstreamConnection:
+def connection() -> Iterator[UpstreamConnection]:
     connection = UpstreamConnection(cast("Pool", Keeper()))
-    connection.connection_made(Transport())
-    return connection
+    transport = Transport()
+    connection.connection_made(transport)
+    yield connection
+    transport.get_extra_info("socket").close()
 
 
 def transport(connection: UpstreamConnection) -> Transport:
