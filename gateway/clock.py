@@ -21,7 +21,7 @@ from typing import Final
 
 #: Seconds between sweeps: deadlines are seconds long, and what finished calls leave to be counted and written is to
 #: stay little.
-SWEEP_INTERVAL: Final = 0.05
+SWEEP_INTERVAL: Final = 0.1
 
 #: Seconds by which a sweep is late where the loop stood still: no turn of a loop that is well takes as long.
 STALL: Final = 0.2

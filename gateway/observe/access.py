@@ -191,7 +191,7 @@ class AccessLog:
         self._pending.append(line)
 
     def flush(self) -> None:
-        """Hand what is pending to the writer thread. The owner's sweep calls it, about every 50 ms."""
+        """Hand what is pending to the writer thread. The owner's sweep calls it, about every 100 ms."""
         lost = self._lost
         self._dropped.value += lost - self._told
         self._told = lost

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,9 +103,17 @@ def test_litellm_goes_with_its_own_scheme_and_a_bearer_token(
     assert said in capsys.readouterr().err
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose name a message has room for: pytest's may be long."""
+    with tempfile.TemporaryDirectory(prefix="check-") as folder:
+        yield Path(folder)
+
+
 def test_what_serving_would_fail_at_is_found_with_its_file_and_key(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    short: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    tmp_path = short
     server_key = Path(__file__).parents[1] / "wire" / "certs" / "server.key"
     (tmp_path / "folder").mkdir()
     text = f"""

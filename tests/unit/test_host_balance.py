@@ -11,7 +11,9 @@ from gateway.page import PID, Page, Seat
 from gateway.routing.host import LOOKED_AT, LOOKS, HostLeastConnections, HostLoad, SharedPeerState
 from gateway.routing.load import Loads
 from gateway.routing.peer import Peer, PeerState, Standing
-from tests.unit.test_balancers import peers_of, shares
+from tests.unit.test_balancers import peers_of, seeded, shares
+
+__all__ = ["seeded"]  # a fixture: the same draws in every run
 
 
 class Worker:
