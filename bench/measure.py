@@ -105,7 +105,9 @@ class Meter:
         rss = parties.proxy.resident() / 1e6 if parties.proxy else None
         told.append(_told(target))
         outcomes = [load.outcome() for load in loads]
-        run = figures(scenario, self.duration_s, (first, last), outcomes, target.workers)
+        run = figures(scenario, self.duration_s, (first, last), outcomes, target.cores)
+        if target.workers > target.cores:
+            run.waited = None  # for each other
         lag = percentile_bound(told[0].lag, told[1].lag, 99)
         run.loop_lag_p99_ms = None if lag is None else lag * 1e3
         run.lines_lost = int(told[1].lines_lost - told[0].lines_lost)

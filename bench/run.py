@@ -39,7 +39,7 @@ class Run(msgspec.Struct):
     proxy_core: float | None
     generator_core: float
     generator_bound: bool
-    #: Share of the window for which the proxy waited for its CPU: others run there.
+    #: Share of the window for which the proxy waited for its CPU: others run there. None where its workers share one.
     waited: float | None
     #: Latency of a call, or one-way delay of an event.
     p50_us: float
@@ -80,11 +80,11 @@ def figures(
     duration_s: float,
     ends: tuple[Instant, Instant],
     outcomes: Sequence[Outcome],
-    workers: int = 1,
+    cores: int = 1,
 ) -> Run:
     """The figures of one window. The caller fills in who was measured, and what is no matter of division.
 
-    *workers*: processes of the proxy that serve, each on a core; the CPU per unit is that of all, and the supervisor's.
+    *cores*: how many the proxy's processes have; the CPU per unit is that of all of them, the supervisor too.
 
     The clocks were read a little beside the window that the load counted in, so rates are divided, not sums.
     ValueError where nothing was done.
@@ -98,7 +98,7 @@ def figures(
     proxy = None if last.proxy is None or first.proxy is None else last.proxy - first.proxy
     generator = {cpu: spent - first.generator[cpu] for cpu, spent in last.generator.items()}
     upstream = last.upstream - first.upstream
-    proxy_core = None if proxy is None else proxy / (last.at - first.at) / workers
+    proxy_core = None if proxy is None else proxy / (last.at - first.at) / cores
     generator_core = max(generator.values()) / (last.at - first.at)
     times, jitters = array("d"), array("d")
     for outcome in outcomes:
@@ -117,7 +117,7 @@ def figures(
         proxy_core=proxy_core,
         generator_core=generator_core,
         generator_bound=generator_bound(scenario.kind, proxy_core, generator_core),
-        waited=None if proxy is None else (last.waited - first.waited) / (last.at - first.at) / workers,
+        waited=None if proxy is None else (last.waited - first.waited) / (last.at - first.at) / cores,
         p50_us=percentile(ordered, 50) / 1e3,
         p99_us=percentile(ordered, 99) / 1e3,
         jitter_p99_us=percentile(jittered, 99) / 1e3 if jittered else None,

@@ -34,8 +34,11 @@ class Cpus(msgspec.Struct, frozen=True):
     generator: tuple[int, ...]
 
     def of_proxy(self, workers: int) -> set[int]:
-        """The CPUs of a proxy: one for each worker, as far as there are; all but the first are the generator's too."""
-        return {self.proxy, *self.generator[: workers - 1]}
+        """The CPUs of a proxy: one for each worker, as far as there are any that upstream and generator can do without.
+
+        Where there are none its workers share one: next to the generator they would pay for its work too.
+        """
+        return {self.proxy, *self.generator[2:][: workers - 1]}
 
     @property
     def apart(self) -> bool:
@@ -60,13 +63,20 @@ class Target:
     """Something that answers chat calls on a port. Without a proxy between there is no process and no log."""
 
     def __init__(
-        self, name: str, port: int, process: subprocess.Popen[bytes] | None = None, log: Path | None = None
+        self,
+        name: str,
+        port: int,
+        process: subprocess.Popen[bytes] | None = None,
+        log: Path | None = None,
+        cores: int = 1,
     ) -> None:
         self.name = name
         self.port = port
         self.process = process
         self.log = log
         self.workers = workers_of(name)
+        #: How many CPUs its workers have.
+        self.cores = cores
         self.is_gateway = is_gateway(name)
 
 
@@ -103,10 +113,10 @@ def start_target(name: str, stack: ExitStack, folder: Path, cpus: Cpus, upstream
     workers = workers_of(name)
     argv, environment = COMMANDS[name.partition(":")[0]](port, upstream_ports, room, workers)
     with log.open("wb") as file:
-        process = start(argv, cpus.of_proxy(workers), file, environment)
+        process = start(argv, own := cpus.of_proxy(workers), file, environment)
     stack.callback(stop, process)
     await_port(process, port, log)
-    return Target(name, port, process, log)
+    return Target(name, port, process, log, len(own))
 
 
 def _nginx(port: int, upstream_ports: Sequence[int], room: Path, workers: int) -> tuple[list[str], Mapping[str, str]]:

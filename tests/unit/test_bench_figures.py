@@ -116,7 +116,7 @@ def test_cost_is_cpu_time_over_work_done() -> None:
 
 
 def test_several_workers_cost_what_all_have_spent_and_are_busy_as_shares_of_their_cores() -> None:
-    found = run.figures(SCENARIOS["json"], 1.0, (BEGIN, END), [outcome([1e6] * 10_000)], workers=2)
+    found = run.figures(SCENARIOS["json"], 1.0, (BEGIN, END), [outcome([1e6] * 10_000)], cores=2)
     assert found.cpu_us == pytest.approx(50.0)
     assert (found.proxy_core, found.waited) == (pytest.approx(0.25), pytest.approx(0.0035))
 

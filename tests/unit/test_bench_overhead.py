@@ -143,10 +143,11 @@ def test_the_gateway_with_several_workers_is_a_target_of_its_own(tmp_path: Path)
     assert "cpu_x_one" not in one["figures"] and "x one worker" in out
 
 
-def test_each_worker_has_a_core_as_far_as_there_are() -> None:
+def test_each_worker_has_a_core_as_far_as_the_generator_can_spare_them() -> None:
     assert [workers_of(name) for name in ("direct", "nginx", "gateway", "gateway:2", "gateway:12")] == [1, 1, 1, 2, 12]
     four = Cpus(0, (1, 2, 3))
-    assert [four.of_proxy(workers) for workers in (1, 2, 4, 8)] == [{0}, {0, 1}, {0, 1, 2, 3}, {0, 1, 2, 3}]
+    assert [four.of_proxy(workers) for workers in (1, 2, 4, 8)] == [{0}, {0, 3}, {0, 3}, {0, 3}]
+    assert Cpus(0, (1,)).of_proxy(2) == {0} and Cpus(0, (1, 2, 3, 4)).of_proxy(3) == {0, 3, 4}
 
 
 def test_quick_is_one_short_round() -> None:
