@@ -45,11 +45,16 @@ class DidNotStart(Exception):
     """The gateway ended, or did not answer, before it was ready."""
 
 
+#: Each of pytest-xdist's processes (gw0, gw1, ...) has ports of its own: what one finds free the next does not take.
+_PORTS = 12_000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_FIRST_PORT = 20_000 + _PORTS * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+
+
 def free_port() -> int:
     """A port nobody listens on, below those that the kernel gives to clients."""
     with _ports:
         while True:
-            port = random.randrange(20_000, 32_000)
+            port = random.randrange(_FIRST_PORT, _FIRST_PORT + _PORTS)
             if port in _used:
                 continue
             _used.add(port)

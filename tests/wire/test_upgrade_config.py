@@ -12,7 +12,7 @@ import pytest
 from tests.wire import tls
 from tests.wire.accepted import Gate
 from tests.wire.client import chat_request
-from tests.wire.process import to_toml, wait_until
+from tests.wire.process import free_port, to_toml, wait_until
 from tests.wire.stage import Stage, backend, configuration, merge
 from tests.wire.test_reload import reload
 from tests.wire.test_workers import streams
@@ -94,12 +94,13 @@ def test_another_port_is_listened_on_and_the_former_one_closed(stage: Stage) -> 
     config = busy(stage, gate)
     gateway = stage.gateway(config)
     (stream,) = streams(stage, gateway, 1, model="s")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        former, gateway.port = gateway.port, taken.getsockname()[1]
+    former, gateway.port = gateway.port, free_port()
+    with socket.create_server(("127.0.0.1", gateway.port)):
         verdict = upgrade(gateway, merge(config, {"server": {"port": gateway.port}}))
         said = f"cannot listen on 127.0.0.1 port {gateway.port}: Address already in use"
         assert verdict["msg"] == REFUSED and verdict["reason"] == said, verdict
-    assert upgrade(gateway)["url"] == f"http://127.0.0.1:{gateway.port}"
+    verdict = upgrade(gateway)
+    assert verdict["msg"] == UPGRADED and verdict["url"] == f"http://127.0.0.1:{gateway.port}", verdict
     assert gateway.ask("POST", CHAT, chat_request()).status == 200
 
     def refused() -> bool:
