@@ -9,16 +9,17 @@
 # Stop it with `docker stop -t 310`: streams have up to server.drain_timeout (300 s) to end.
 
 # The whole image: it has the C compiler that the hot path is compiled with.
-FROM python:3.13 AS build
+FROM python:3.13-bookworm AS build
 WORKDIR /src
 COPY pyproject.toml setup.cfg setup.py README.md LICENSE ./
 COPY gateway gateway
 COPY protocols protocols
 RUN HEADRACE_COMPILE=1 pip wheel --no-cache-dir --wheel-dir /wheels .
 
-FROM python:3.13-slim
+FROM python:3.13-slim-bookworm
 COPY --from=build /wheels /wheels
-RUN pip install --no-cache-dir --no-index --find-links /wheels headrace && rm -r /wheels
+RUN pip install --no-cache-dir --no-index --find-links /wheels headrace && rm -r /wheels \
+    && headrace --version | grep -F "(compiled)"
 COPY conf/container.toml /etc/headrace/container.toml
 # A number, so that an orchestrator can see that it is not root.
 USER 10001:10001

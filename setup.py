@@ -50,7 +50,9 @@ WANTED = os.environ.get("HEADRACE_COMPILE", "")
 
 
 def can_compile() -> bool:
-    """Whether a C compiler and Python's headers are here."""
+    """Whether this is a Python that the tests know, and a C compiler and Python's headers are here."""
+    if sys.implementation.name != "cpython" or sys.version_info >= (3, 14):
+        return False
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     return shutil.which(compiler) is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
 
@@ -59,6 +61,8 @@ class BuildOrLeave(build_ext):
     """Builds all of it or nothing: a module that is compiled cannot do with a neighbour that is not."""
 
     def run(self) -> None:
+        for left in Path(self.build_lib).rglob("*.so"):  # of an earlier build, of other modules perhaps
+            left.unlink()
         try:
             super().run()
         except Exception as error:
@@ -76,20 +80,23 @@ def extensions() -> list[object]:
         from mypyc.build import mypycify
 
         return mypycify([*COMPILED], opt_level="2", debug_level="0", group_name="headrace")
-    except (ImportError, SystemExit) as error:  # it exits where types do not fit, those of a newer dependency for one
+    except (Exception, SystemExit) as error:  # it exits where types do not fit, those of a newer dependency for one
         if WANTED == "1":
             raise
         print(f"headrace: not compiled, installed as Python ({error})", file=sys.stderr)
         return []
 
 
+if WANTED not in ("", "0", "1"):
+    sys.exit(f"HEADRACE_COMPILE is {WANTED!r}, expected 0, 1 or nothing")
 COMPILES = WANTED == "1" or (WANTED != "0" and can_compile())
-BUILDS = "bdist_wheel" in sys.argv or "build_ext" in sys.argv
-#: An editable install is for those who change the modules: what was compiled would hide what they write.
-EDITABLE = "editable_wheel" in sys.argv or "develop" in sys.argv
+#: What only asks or packs needs no extensions. Nor has an editable install any unless they are wanted: it is for those
+#: who change the modules, and what was compiled would hide what they write.
+ASKS = {"egg_info", "dist_info", "sdist", "clean"} & {*sys.argv}
+EDITS = {"editable_wheel", "develop"} & {*sys.argv}
 
 setup(
     setup_requires=COMPILER if COMPILES and "egg_info" in sys.argv else (),
-    ext_modules=extensions() if COMPILES and (BUILDS or (EDITABLE and WANTED == "1")) else [],
+    ext_modules=extensions() if COMPILES and not ASKS and (WANTED == "1" or not EDITS) else [],
     cmdclass={"build_ext": BuildOrLeave},
 )

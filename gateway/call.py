@@ -190,7 +190,7 @@ class Backend(Protocol):
         """Whether a task of it runs."""
 
     async def close(self) -> None:
-        """End idle connections and tasks; called once, after the last call."""
+        """End its tasks; called once, after the last call."""
 
 
 class Lifecycle(Protocol):

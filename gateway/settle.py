@@ -247,8 +247,12 @@ class Settler:
                 kinds.append(None)
             else:
                 kinds.append(kind)
-        if self._access is not None:
+        if self._access is None:
+            return
+        try:
             self._access.add(self._lines(over, kinds))
+        except Exception as error:  # it costs these lines, and no call that is under way
+            self.on_error(error)
 
     def _lines(self, over: Sequence[_Over], kinds: Sequence[_Kind | None]) -> list[AccessLine]:
         """The lines of calls that are over, which is in the order of their ends."""

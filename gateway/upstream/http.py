@@ -158,7 +158,11 @@ class HttpBackend:
         else:
             self._send(connection, request, attempt, target)
             return
-        attempt.fail(fault)
+        try:
+            attempt.fail(fault)
+        except Exception as error:
+            target.pool.crashed(error)
+            attempt.crashed()
 
     def _send(self, connection: UpstreamConnection, request: bytes, attempt: Attempt, target: Target) -> None:
         try:

@@ -121,6 +121,7 @@ def test_what_calls_had_in_common_keeps_no_peer_that_has_left() -> None:
         runner.run(main())
 
 
+@pytest.mark.plain
 def test_a_connection_that_cannot_be_written_to_at_its_first_call_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would be counted as busy for ever, and its descriptor stay open."""
 
