@@ -53,7 +53,7 @@ def can_compile() -> bool:
     """Whether this is a Python that the tests know, and a C compiler and Python's headers are here."""
     if sys.implementation.name != "cpython" or sys.version_info >= (3, 14):
         return False
-    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    compiler = (os.environ.get("CC", "").strip() or sysconfig.get_config_var("CC") or "cc").split()[0]
     return shutil.which(compiler) is not None and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
@@ -87,6 +87,13 @@ def extensions() -> list[object]:
         return []
 
 
+def leave_plain() -> None:
+    """Remove what was compiled in place: it would hide the modules, or be looked for where it is not."""
+    for module in (*COMPILED, "headrace__mypyc.py"):
+        for left in Path(module).parent.glob(f"{Path(module).stem}.*.so"):
+            left.unlink()
+
+
 if WANTED not in ("", "0", "1"):
     sys.exit(f"HEADRACE_COMPILE is {WANTED!r}, expected 0, 1 or nothing")
 COMPILES = WANTED == "1" or (WANTED != "0" and can_compile())
@@ -94,6 +101,9 @@ COMPILES = WANTED == "1" or (WANTED != "0" and can_compile())
 #: who change the modules, and what was compiled would hide what they write.
 ASKS = {"egg_info", "dist_info", "sdist", "clean"} & {*sys.argv}
 EDITS = {"editable_wheel", "develop"} & {*sys.argv}
+
+if EDITS and WANTED != "1":
+    leave_plain()
 
 setup(
     setup_requires=COMPILER if COMPILES and "egg_info" in sys.argv else (),

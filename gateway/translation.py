@@ -20,6 +20,7 @@ from gateway.clock import Clock
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.relay import COMMENT, stream_head
 from protocols.dialect import (
+    TOKENS_LIMIT,
     Ask,
     BackendSide,
     Broken,
@@ -222,7 +223,7 @@ def usage_of(answer: JsonObject) -> Usage | None:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and 0 <= value <= TOKENS_LIMIT else 0
 
 
 def _nothing(text: bytes) -> bytes:

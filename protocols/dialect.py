@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -38,6 +38,11 @@ class Task(Enum):
     CHAT = "/v1/chat/completions"
     COMPLETION = "/v1/completions"
     EMBEDDINGS = "/v1/embeddings"
+
+
+#: More than any answer has. What claims more is nonsense, and is taken for no usage at all: sums of it would overflow.
+TOKENS_LIMIT: Final = 1 << 40
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_LIMIT)]
 
 
 class Usage(msgspec.Struct, gc=False):

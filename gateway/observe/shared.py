@@ -18,6 +18,8 @@ from gateway.page import Page, PageError, Row, Seat
 
 _NANO: Final = 1_000_000_000
 #: The first byte of an entry's name: whether the dead still count.
+#: The most that a cell of the page holds. A sum stays there: it must end neither a worker's sweeps nor the supervisor.
+CELL_LIMIT: Final = (1 << 63) - 1
 _SUM, _LEVEL = b"s", b"l"
 
 _Labels = tuple[str, ...]
@@ -54,15 +56,15 @@ class SharedCounts:
         cells, shown = self._row.metrics, self._shown
         for counter, at in self._counters:
             if cells[at] != counter.value:
-                cells[at] = counter.value
+                cells[at] = min(counter.value, CELL_LIMIT)
         for gauge, at in self._gauges:
-            cells[at] = int(gauge.read())
+            cells[at] = min(int(gauge.read()), CELL_LIMIT)
         for histogram, at in self._histograms:
             count = histogram.count
             if shown.get(at) != count:
                 shown[at] = count
                 for index, value in enumerate(_values(histogram), at):
-                    cells[index] = value
+                    cells[index] = min(value, CELL_LIMIT)
 
     def _take_in(self) -> None:
         """Give new children their places, for which the page's lock is needed.
@@ -135,7 +137,7 @@ def bury(page: Page, dead: Row) -> None:
         for name, at in page.metrics.numbers.items():
             if name[:1] == _SUM:
                 for index in range(at, at + page.metrics.widths[name]):
-                    keeper[index] += dead.metrics[index]
+                    keeper[index] = min(keeper[index] + dead.metrics[index], CELL_LIMIT)
         dead.clear(page.peers.places, page.metrics.places)
 
 

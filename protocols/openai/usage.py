@@ -7,11 +7,11 @@ APIs are known: chat's prompt_tokens and the newer input_tokens (responses, imag
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
-from protocols.dialect import Usage
+from protocols.dialect import Tokens, Usage
 
 #: The key as it stands in JSON. Inside generated text its quotes would be escaped, so this matches keys only.
 USAGE_KEY: Final = b'"usage"'
@@ -27,21 +27,18 @@ SEARCHES_LIMIT: Final = 8
 _OBJECT: Final = re.compile(rb'"usage"\s{0,8}:\s{0,8}(\{[^{}]{0,1024}(?:\{[^{}]{0,512}\}[^{}]{0,512}){0,8}\})')
 
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
 # None of these can be part of a cycle, so the collector need not know them.
 
 
 class _Details(msgspec.Struct, gc=False):
-    cached_tokens: Count | None = None
+    cached_tokens: Tokens | None = None
 
 
 class _WireUsage(msgspec.Struct, gc=False):
-    prompt_tokens: Count = 0
-    completion_tokens: Count = 0
-    input_tokens: Count = 0
-    output_tokens: Count = 0
+    prompt_tokens: Tokens = 0
+    completion_tokens: Tokens = 0
+    input_tokens: Tokens = 0
+    output_tokens: Tokens = 0
     prompt_tokens_details: _Details | None = None
     input_tokens_details: _Details | None = None
 

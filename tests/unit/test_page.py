@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from gateway.observe.counters import Counter, Gauge, Measures
-from gateway.observe.shared import SharedCounts, bury
+from gateway.observe.shared import CELL_LIMIT, SharedCounts, bury
 from gateway.page import CONNECTIONS, LOAD_CELLS, METRIC_CELLS, PEERS_LIMIT, PID, Page, PageError, Row, Seat
 
 
@@ -270,6 +270,20 @@ def counts(page: Page, row: Row) -> tuple[Measures, SharedCounts]:
     row.cells[PID] = 1
     measures = Measures("1")
     return measures, SharedCounts(Seat(page, row), measures.registry, lambda: Measures("1").registry)
+
+
+def test_a_sum_that_no_cell_holds_stays_at_the_most_and_keeps_nobody_from_being_counted(page: Page) -> None:
+    for at in (1, 2):
+        measures, shared = counts(page, page.rows[at])
+        measures.requests.child("GET", "/nonsense", "200").value += CELL_LIMIT + at
+        measures.requests.child("GET", "/x", "200").value += at
+        measures.body_budget.value = 2 * CELL_LIMIT
+        shared.publish()
+    bury(page, page.rows[2])
+    bury(page, page.rows[1])
+    families = {family.name: family for family in counts(page, page.rows[1])[1].merged().families}
+    told = {labels[1]: child.value for labels, child in families["gateway_requests_total"].children.items()}  # type: ignore[union-attr]
+    assert told == {"/nonsense": CELL_LIMIT, "/x": 3}
 
 
 def test_what_all_have_counted_is_added_up_and_survives_the_dead(page: Page) -> None:

@@ -90,6 +90,8 @@ NONE = {
     "counts that are no whole numbers": b'{"choices":[],"usage":{"prompt_tokens":5.5,"completion_tokens":7}}',
     "counts below zero": b'{"choices":[],"usage":{"prompt_tokens":-5,"completion_tokens":7}}',
     "generated below zero": b'{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":-7}}',
+    "more than anybody has": b'{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":4611686018427387904}}',
+    "more than a cell holds": b'{"choices":[],"usage":{"prompt_tokens":99999999999999999999,"completion_tokens":7}}',
     "cached below zero": b'{"choices":[],"usage":{"prompt_tokens":5,"prompt_tokens_details":{"cached_tokens":-1}}}',
     "details that are none": b'{"choices":[],"usage":{"prompt_tokens":5,"prompt_tokens_details":[]}}',
     "not JSON": b'{"choices":[],"usage":{"prompt_tokens":5,}}',
