@@ -17,9 +17,9 @@ from gateway.observe.counters import Counter, Gauge, Histogram, Registry
 from gateway.page import Page, PageError, Row, Seat
 
 _NANO: Final = 1_000_000_000
-#: The first byte of an entry's name: whether the dead still count.
 #: The most that a cell of the page holds. A sum stays there: it must end neither a worker's sweeps nor the supervisor.
 CELL_LIMIT: Final = (1 << 63) - 1
+#: The first byte of an entry's name: whether the dead still count.
 _SUM, _LEVEL = b"s", b"l"
 
 _Labels = tuple[str, ...]
