@@ -10,6 +10,7 @@ import select
 import socket
 import time
 from array import array
+from itertools import cycle
 from typing import Final
 
 from bench import messages
@@ -32,8 +33,8 @@ class Connections:
         self.epoll.register(window.fd, select.EPOLLIN)
         self.sockets: dict[int, socket.socket] = {}
         self._partial: dict[int, bytes] = {}
-        for _ in range(plan.connections):
-            sock = socket.create_connection(("127.0.0.1", plan.port), timeout=10)
+        for _, port in zip(range(plan.connections), cycle(plan.ports), strict=False):
+            sock = socket.create_connection(("127.0.0.1", port), timeout=10)
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.sockets[sock.fileno()] = sock
@@ -56,7 +57,7 @@ def closed_loop(plan: Plan, window: Window) -> Outcome:
     """Keep every connection busy until the window has ended; latencies of the answers that came in it."""
     connections = Connections(plan, window)
     sockets, poll, clock = connections.sockets, connections.epoll.poll, time.monotonic_ns
-    request = messages.Request(plan.port, messages.call_body())
+    request = messages.Request(plan.ports[0], messages.call_body())
     size = len(request.buffer)
     sent: dict[int, int] = {}
     times = array("d")
@@ -102,7 +103,7 @@ def paced(plan: Plan, window: Window) -> Outcome:
     """
     connections = Connections(plan, window)
     epoll, sockets, clock = connections.epoll, connections.sockets, time.monotonic_ns
-    request = messages.Request(plan.port, messages.call_body())
+    request = messages.Request(plan.ports[0], messages.call_body())
     free = list(sockets)
     due_at: dict[int, int] = {}
     times = array("d")

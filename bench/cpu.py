@@ -74,13 +74,13 @@ def waited_ns(pid: int) -> int:
 
 
 class Tree:
-    """A process and its descendants; two readings of `spent` tell the cost of what lies between."""
+    """Processes and their descendants; two readings of `spent` tell the cost of what lies between."""
 
-    __slots__ = ("pids", "root")
+    __slots__ = ("pids", "roots")
 
-    def __init__(self, root: int) -> None:
-        self.root = root
-        self.pids = descendants(root)
+    def __init__(self, *roots: int) -> None:
+        self.roots = roots
+        self.pids = self._living()
 
     def spent(self) -> int:
         """Nanoseconds used so far by the known processes; ProcessGone where one ended."""
@@ -89,7 +89,7 @@ class Tree:
     def newcomers(self) -> int:
         """Look for processes born since; their nanoseconds so far, all of them spent after the last look."""
         before = set(self.pids)
-        self.pids = descendants(self.root)
+        self.pids = self._living()
         return sum(_clock_ns(pid) for pid in self.pids if pid not in before)
 
     def waited(self) -> int:
@@ -103,3 +103,6 @@ class Tree:
             fields = _stat(pid)
             total += int(fields[21]) * PAGE if fields is not None else 0
         return total
+
+    def _living(self) -> list[int]:
+        return [pid for root in self.roots for pid in descendants(root)]

@@ -30,7 +30,7 @@ class Parties:
     """The processes whose CPU clocks are read."""
 
     def __init__(self, target: Target, upstream: Upstream, loads: Sequence[LoadProcess], cpus: Cpus) -> None:
-        self.proxy = Tree(target.process.pid) if target.process else None
+        self.proxy = Tree(*(proxy.process.pid for proxy in target.proxies)) if target.proxies else None
         self.upstream = Tree(upstream.process.pid)
         self.generator: dict[int, list[Tree]] = {cpu: [] for cpu in cpus.generator}
         self.generator[cpus.of_upstream].append(self.upstream)
@@ -72,7 +72,7 @@ class Meter:
     def run(self, scenario: Scenario, target: Target, round_: int) -> Run:
         """Offer *scenario* to *target* once; Broken where anything is not as scripted."""
         self.serial += 1
-        todo = plans(scenario, target.port, self.duration_s, self.processes, self.serial)
+        todo = plans(scenario, target.ports, self.duration_s, self.processes, self.serial)
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-load-")))
             try:
@@ -82,9 +82,9 @@ class Meter:
                     loads.append(LoadProcess(plan, self.cpus.of_load(n), folder / f"load-{n}.log"))
                     stack.callback(stop, loads[-1].process)
                 run, outcomes = self._window(scenario, target, loads)
-                verify(scenario, target.is_gateway, outcomes, before, served(self.upstream))
+                verify(scenario, target.asked.is_gateway, outcomes, before, served(self.upstream))
             except (Broken, ProcessGone, OSError, http.client.HTTPException, ValueError) as error:
-                logs = "\n".join(tail(log) for log in (self.upstream.log, target.log) if log)
+                logs = "\n".join(tail(log) for log in (self.upstream.log, *(proxy.log for proxy in target.proxies)))
                 raise Broken(f"{scenario.name}, {target.name}, round {round_}: {error}\n{logs}") from error
         run.target, run.round = target.name, round_
         return run
@@ -106,7 +106,7 @@ class Meter:
         told.append(_told(target))
         outcomes = [load.outcome() for load in loads]
         run = figures(scenario, self.duration_s, (first, last), outcomes, target.cores)
-        if target.workers > target.cores:
+        if target.asked.serving > target.cores:
             run.waited = None  # for each other
         lag = percentile_bound(told[0].lag, told[1].lag, 99)
         run.loop_lag_p99_ms = None if lag is None else lag * 1e3
@@ -116,7 +116,7 @@ class Meter:
 
 
 def _told(target: Target) -> Scrape:
-    return scrape(target.port) if target.is_gateway else Scrape()
+    return scrape(target.ports) if target.asked.is_gateway else Scrape()
 
 
 def _sleep_until(instant_ns: int) -> None:

@@ -47,14 +47,14 @@ def described() -> str:
     return version if shutil.which("nginx") else f"{version} ({WHEEL})"
 
 
-def configuration(port: int, upstream_ports: Sequence[int], folder: Path) -> str:
+def configuration(port: int, upstream_ports: Sequence[int], folder: Path, workers: int = 1) -> str:
     """The whole nginx.conf for a proxy on *port*. It writes below *folder* only."""
     # Started by root its worker would become "nobody", who cannot write into the folder.
     user = f"user {pwd.getpwuid(os.getuid()).pw_name};" if os.getuid() == 0 else ""
     servers = " ".join(f"server 127.0.0.1:{peer} max_fails=0;" for peer in upstream_ports)
     return f"""{user}
 daemon off;
-worker_processes 1;                 # one worker against one worker
+worker_processes {workers};                 # as many as the gateway that it stands beside
 worker_rlimit_nofile 16384;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log warn;

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from bench.faults import options as faults
 from bench.faults.options import FaultOptions
 from bench.scenarios import SCENARIOS
-from bench.targets import NAMES, is_target
+from bench.targets import NAMES, asked
 from bench.translated import TranslatedOptions
 
 #: Seconds of the window where only the working of things is tried.
 QUICK_S = 0.3
+TARGETS: Final = "some of %(default)s; gateway:2: the gateway with two workers; 2xgateway: two gateways with one each"
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -69,7 +71,7 @@ def _add(overhead: argparse.ArgumentParser) -> None:
     default = Options()
     add = overhead.add_argument
     add("--scenario", choices=[*SCENARIOS, "all"], default="all")
-    add("--targets", default=",".join(NAMES), help="some of %(default)s; gateway:2: the gateway with two workers")
+    add("--targets", default=",".join(NAMES), help=TARGETS)
     add("--rounds", type=int, default=default.rounds, help="interleaved rounds (%(default)s)")
     add("--duration", type=float, default=default.duration, help="seconds of each window (%(default)s)")
     add("--load-processes", type=int, default=default.load_processes, help="of the generator (%(default)s)")
@@ -79,8 +81,13 @@ def _add(overhead: argparse.ArgumentParser) -> None:
 
 def _read(given: argparse.Namespace, overhead: argparse.ArgumentParser) -> Options:
     names = tuple(given.targets.split(","))
-    if not all(map(is_target, names)) or len(set(names)) < len(names):
-        overhead.error(f"--targets: expected some of {', '.join(NAMES)}, or gateway:2 and the like")
+    try:
+        for name in names:
+            asked(name)
+    except ValueError as error:
+        overhead.error(f"--targets: {error}; expected some of {', '.join(NAMES)}, gateway:2, 2xgateway and the like")
+    if len(set(names)) < len(names):
+        overhead.error("--targets: the same one twice")
     if given.rounds < 1 or given.duration <= 0 or given.load_processes < 1:
         overhead.error("--rounds, --duration, --load-processes: expected more than 0")
     return Options(

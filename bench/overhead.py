@@ -58,8 +58,11 @@ def run(options: Options) -> report.Result:
 
 def _measured(names: Sequence[str]) -> dict[str, str]:
     """Which gateway and which nginx. Broken where one is missing."""
-    gateway = str(build.measured()) if any(map(targets.is_gateway, names)) else "not measured"
-    return {"gateway": gateway, "nginx": nginx.described() if targets.NGINX in names else "not measured"}
+    what = {targets.asked(name).what for name in names}
+    return {
+        "gateway": str(build.measured()) if targets.GATEWAY in what else "not measured",
+        "nginx": nginx.described() if targets.NGINX in what else "not measured",
+    }
 
 
 def _rounds(meter: Meter, scenario: Scenario, running: Sequence[Target], rounds: int) -> list[Run]:

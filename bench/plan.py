@@ -25,7 +25,8 @@ class Plan(msgspec.Struct, frozen=True):
     """The work of one load process. It stops by itself after `limit_s`, whatever happens."""
 
     kind: Kind
-    port: int
+    #: Where connections go, in turn.
+    ports: tuple[int, ...]
     connections: int
     limit_s: float
     #: PACED: requests per second of this process.

@@ -6,6 +6,7 @@ Owns the numbers of each scenario. It refuses to run anything. Read by `overhead
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -68,7 +69,7 @@ def shares(total: int, processes: int) -> list[int]:
     return [total // count + (n < total % count) for n in range(count)]
 
 
-def plans(scenario: Scenario, port: int, duration_s: float, processes: int, serial: int) -> list[Plan]:
+def plans(scenario: Scenario, ports: Sequence[int], duration_s: float, processes: int, serial: int) -> list[Plan]:
     """One plan for each load process; *serial* tells this run's requests from those of all others."""
     parts = shares(scenario.connections, processes)
     gap_ms = opening_ms(scenario.connections, scenario.period_ms) * len(parts) if scenario.period_ms else 0.0
@@ -80,7 +81,7 @@ def plans(scenario: Scenario, port: int, duration_s: float, processes: int, seri
     return [
         Plan(
             kind=scenario.kind,
-            port=port,
+            ports=tuple(ports),
             connections=part,
             limit_s=needed_s + SPARE_S,
             rate=scenario.rate * part / scenario.connections,

@@ -8,7 +8,7 @@ by `faults`.
 from __future__ import annotations
 
 import http.client
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -39,9 +39,9 @@ def read(text: str) -> Scrape:
     return found
 
 
-def scrape(port: int) -> Scrape:
-    """What the gateway on *port* tells now. Raises as `text` does."""
-    return read(text(port))
+def scrape(ports: Iterable[int]) -> Scrape:
+    """What the gateways on *ports* tell now, together. Raises as `text` does."""
+    return read("".join(map(text, ports)))
 
 
 def text(port: int) -> str:

@@ -49,7 +49,7 @@ class Streams:
         self.window = window
         self.epoll = select.epoll()
         self.epoll.register(window.fd, select.EPOLLIN)
-        self.request = messages.Request(plan.port, messages.stream_body(plan.period_ms, plan.events))
+        self.request = messages.Request(plan.ports[0], messages.stream_body(plan.period_ms, plan.events))
         # streams
         self.open: dict[int, Reading] = {}
         self.opened = 0
@@ -76,7 +76,8 @@ class Streams:
             self._read(IDLE)
 
     def _open(self) -> None:
-        sock = socket.create_connection(("127.0.0.1", self.plan.port), timeout=10)
+        port = self.plan.ports[self.opened % len(self.plan.ports)]
+        sock = socket.create_connection(("127.0.0.1", port), timeout=10)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.opened += 1

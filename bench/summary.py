@@ -5,14 +5,14 @@ Owns which figures are compared with what. Pure. It refuses to print (`report`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
 from bench.figures import Spread, differences, ratios, spread
 from bench.run import Run
-from bench.targets import DIRECT, GATEWAY, NGINX, workers_of
+from bench.targets import DIRECT, NGINX, asked
 
 #: The figures that a run holds itself.
 OWN: Final = (
@@ -33,8 +33,6 @@ OWN: Final = (
 
 _Comparison = tuple[str, str, str, Callable[[dict[int, float], dict[int, float]], list[float]]]
 
-#: What several workers cost beside one.
-SEVERAL: Final[tuple[_Comparison, ...]] = (("cpu_x_one", "cpu_us", GATEWAY, ratios),)
 #: Figures against another target in the same round: (name, figure, the other target, how).
 COMPARED: Final[tuple[_Comparison, ...]] = (
     ("cpu_x_nginx", "cpu_us", NGINX, ratios),
@@ -62,6 +60,15 @@ def _by_round(runs: Sequence[Run], target: str, figure: str) -> dict[int, float]
     return {n: float(value) for n, value in values.items() if value is not None}
 
 
+def _of_several(target: str) -> Iterator[_Comparison]:
+    """What several workers cost beside one with the whole load, and beside as many that know nothing of each other."""
+    this = asked(target)
+    if this.serving > 1:
+        yield "cpu_x_one", "cpu_us", this.what, ratios
+    if this.workers > 1:
+        yield "cpu_x_apart", "cpu_us", f"{this.serving}x{this.what}", ratios
+
+
 def summarise(runs: Sequence[Run], order: Sequence[str]) -> list[Row]:
     """One row for each target in *order*, each of which has run."""
     rows = []
@@ -71,7 +78,7 @@ def summarise(runs: Sequence[Run], order: Sequence[str]) -> list[Row]:
             values = _by_round(runs, target, figure)
             if values:
                 figures[figure] = spread(values.values())
-        for name, figure, other, compare in COMPARED + (SEVERAL if workers_of(target) > 1 else ()):
+        for name, figure, other, compare in (*COMPARED, *_of_several(target)):
             compared = compare(_by_round(runs, target, figure), _by_round(runs, other, figure))
             if compared and target != DIRECT:
                 figures[name] = spread(compared)

@@ -1,7 +1,6 @@
-"""What is measured: the upstream itself ("direct"), nginx and the gateway, each a process that listens on a
-port.
+"""What is measured: the upstream itself ("direct"), nginx and the gateway, with one worker or several.
 
-Owns how each is started. It refuses to measure. Made by `overhead`, which stops them.
+Owns their names and how each is started. It refuses to measure. Made by `overhead`, which stops them.
 """
 
 from __future__ import annotations
@@ -59,25 +58,45 @@ def cpus() -> Cpus:
     return Cpus(first, tuple(others) or (first,))
 
 
-class Target:
-    """Something that answers chat calls on a port. Without a proxy between there is no process and no log."""
+class Asked(msgspec.Struct, frozen=True):
+    """What the name of a target asks for."""
 
-    def __init__(
-        self,
-        name: str,
-        port: int,
-        process: subprocess.Popen[bytes] | None = None,
-        log: Path | None = None,
-        cores: int = 1,
-    ) -> None:
+    #: DIRECT, NGINX or GATEWAY.
+    what: str
+    #: Processes that serve on one port: `gateway:2` has two.
+    workers: int = 1
+    #: How many of them there are that know nothing of each other, each with a port of its own: `2xgateway` is two.
+    copies: int = 1
+
+    @property
+    def is_gateway(self) -> bool:
+        return self.what == GATEWAY
+
+    @property
+    def serving(self) -> int:
+        """Processes that serve, in all."""
+        return self.workers * self.copies
+
+
+class Proxy(msgspec.Struct, frozen=True):
+    """One of a target's proxies as it runs."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+
+class Target:
+    """Something that answers chat calls, on one port or on several. Directly, there is no proxy between."""
+
+    def __init__(self, name: str, ports: Sequence[int], proxies: Sequence[Proxy] = (), cores: int = 1) -> None:
         self.name = name
-        self.port = port
-        self.process = process
-        self.log = log
-        self.workers = workers_of(name)
+        self.asked = asked(name)
+        #: Where calls are sent, connection by connection in turn.
+        self.ports = tuple(ports)
+        self.proxies = tuple(proxies)
         #: How many CPUs its workers have.
         self.cores = cores
-        self.is_gateway = is_gateway(name)
 
 
 class Upstream:
@@ -105,23 +124,26 @@ def start_upstream(stack: ExitStack, folder: Path, cpu: int) -> Upstream:
 def start_target(name: str, stack: ExitStack, folder: Path, cpus: Cpus, upstream_ports: Sequence[int]) -> Target:
     """Start *name* on its CPUs and wait until it listens; *stack* stops it. Broken where that fails."""
     if name == DIRECT:
-        return Target(name, upstream_ports[0])
-    port = free_port()
-    room = folder / name
-    room.mkdir()
-    log = room / "output.log"
-    workers = workers_of(name)
-    argv, environment = COMMANDS[name.partition(":")[0]](port, upstream_ports, room, workers)
-    with log.open("wb") as file:
-        process = start(argv, own := cpus.of_proxy(workers), file, environment)
-    stack.callback(stop, process)
-    await_port(process, port, log)
-    return Target(name, port, process, log, len(own))
+        return Target(name, upstream_ports[:1])
+    shape = asked(name)
+    own = cpus.of_proxy(shape.serving)
+    proxies = []
+    for n in range(shape.copies):
+        room = folder / f"{name}-{n}"
+        room.mkdir()
+        port, log = free_port(), room / "output.log"
+        argv, environment = COMMANDS[shape.what](port, upstream_ports, room, shape.workers)
+        with log.open("wb") as file:
+            process = start(argv, own, file, environment)
+        stack.callback(stop, process)
+        await_port(process, port, log)
+        proxies.append(Proxy(process, port, log))
+    return Target(name, [proxy.port for proxy in proxies], proxies, len(own))
 
 
 def _nginx(port: int, upstream_ports: Sequence[int], room: Path, workers: int) -> tuple[list[str], Mapping[str, str]]:
     file = room / "nginx.conf"
-    file.write_text(nginx.configuration(port, upstream_ports, room))
+    file.write_text(nginx.configuration(port, upstream_ports, room, workers))
     return [str(nginx.binary()), "-p", str(room), "-e", str(room / "error.log"), "-c", str(file)], os.environ
 
 
@@ -142,22 +164,18 @@ COMMANDS: Final[dict[str, Callable[[int, Sequence[int], Path, int], tuple[list[s
     NGINX: _nginx,
     GATEWAY: _gateway,
 }
-#: Every target, in the order of the report. `gateway:2` and the like are the gateway with so many workers.
+#: Every target, in the order of the report.
 NAMES: Final = (DIRECT, *COMMANDS)
-_SEVERAL: Final = re.compile(f"{GATEWAY}:([2-9]|[1-9][0-9])")
+#: A proxy's name with a number of workers behind it, or of copies before it.
+_SEVERAL: Final = re.compile(f"(?:([2-9]|[1-9][0-9])x)?({'|'.join(COMMANDS)})(?::([2-9]|[1-9][0-9]))?")
 
 
-def is_target(name: str) -> bool:
-    """Whether there is a target called *name*."""
-    return name in NAMES or _SEVERAL.fullmatch(name) is not None
-
-
-def is_gateway(name: str) -> bool:
-    """Whether the target called *name* is the gateway, with however many workers."""
-    return name.partition(":")[0] == GATEWAY
-
-
-def workers_of(name: str) -> int:
-    """How many processes of the target called *name* serve."""
-    several = _SEVERAL.fullmatch(name)
-    return int(several[1]) if several else 1
+def asked(name: str) -> Asked:
+    """What *name* asks for; ValueError where there is no target of that name."""
+    if name == DIRECT:
+        return Asked(DIRECT)
+    parts = _SEVERAL.fullmatch(name)
+    if parts is None:
+        raise ValueError(f"no such target: {name}")
+    copies, what, workers = parts.groups()
+    return Asked(what, int(workers or 1), int(copies or 1))

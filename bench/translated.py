@@ -138,10 +138,10 @@ def run(options: TranslatedOptions) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         upstream = targets.start_upstream(stack, folder, cpus.of_upstream)
         gateway = targets.start_target(targets.GATEWAY, stack, folder, cpus, upstream.ports)
-        assert gateway.process is not None
+        process = gateway.proxies[0].process
         os.sched_setaffinity(0, {cpus.of_load(0)})
-        tree = Tree(gateway.process.pid)
-        while len(tree.pids) == 1 and gateway.process.poll() is None:  # the worker is born after its listener
+        tree = Tree(process.pid)
+        while len(tree.pids) == 1 and process.poll() is None:  # the worker is born after its listener
             time.sleep(OUTLIVE_S / 100)
             tree.newcomers()
         rounds: dict[str, list[Found]] = {door.path: [] for door in DOORS}
@@ -149,7 +149,7 @@ def run(options: TranslatedOptions) -> None:
             at = round_ % len(DOORS)
             for door in (*DOORS[at:], *DOORS[:at]):
                 print(f"round {round_ + 1} of {options.rounds}, {door.path}", file=sys.stderr, flush=True)
-                rounds[door.path].append(asyncio.run(_offer(door, options, gateway.port, tree)))
+                rounds[door.path].append(asyncio.run(_offer(door, options, gateway.ports[0], tree)))
         print(_table(rounds))
 
 

@@ -74,20 +74,22 @@ def test_shares_are_whole_and_nearly_equal(total: int, processes: int) -> None:
 @pytest.mark.parametrize("processes", [1, 3])
 def test_plans_together_are_the_scenario(name: str, processes: int) -> None:
     scenario = SCENARIOS[name]
-    plans = scenarios.plans(scenario, 1234, 2.0, processes, 5)
+    plans = scenarios.plans(scenario, (1234, 1235), 2.0, processes, 5)
     assert sum(plan.connections for plan in plans) == scenario.connections
     assert sum(plan.rate for plan in plans) == pytest.approx(scenario.rate)
-    assert all(plan.kind is scenario.kind and plan.port == 1234 for plan in plans)
+    assert all(plan.kind is scenario.kind and plan.ports == (1234, 1235) for plan in plans)
 
 
 def test_streams_outlive_the_window() -> None:
-    (plan,) = scenarios.plans(SCENARIOS["sse1000"], 1234, 2.0, 1, 5)
+    (plan,) = scenarios.plans(SCENARIOS["sse1000"], (1234,), 2.0, 1, 5)
     opening_s = plan.connections * plan.opening_ms / 1e3
     assert plan.events * plan.period_ms / 1e3 >= opening_s + scenarios.SETTLE_S + 2.0 + scenarios.OUTLIVE_S
 
 
 def test_no_two_requests_of_a_benchmark_have_the_same_number() -> None:
-    firsts = [plan.first for serial in range(1, 4) for plan in scenarios.plans(SCENARIOS["json"], 1234, 2.0, 3, serial)]
+    firsts = [
+        plan.first for serial in range(1, 4) for plan in scenarios.plans(SCENARIOS["json"], (1234,), 2.0, 3, serial)
+    ]
     assert len(set(firsts)) == 9
     assert min(b - a for a, b in itertools.pairwise(firsts)) >= 1 << 32
 

@@ -5,20 +5,27 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from bench import messages, nginx
 from bench.build import measured
+from bench.calls import Connections
 from bench.cpu import descendants
 from bench.options import Options, parse
 from bench.overhead import turned
+from bench.plan import Kind, Plan
 from bench.processes import ROOT, Broken, surroundings
-from bench.targets import EVERYTHING_ON, Cpus, Target, workers_of
+from bench.streams import Streams
+from bench.targets import EVERYTHING_ON, Asked, Cpus, Target, asked
+from bench.window import Window
 from gateway.config.load import load
 
 
@@ -113,7 +120,7 @@ def test_a_machine_without_nginx_is_told_what_to_install(monkeypatch: pytest.Mon
 
 
 def test_everybody_comes_first_in_turn() -> None:
-    targets = [Target(name, 1) for name in ("direct", "nginx", "gateway")]
+    targets = [Target(name, (1,)) for name in ("direct", "nginx", "gateway")]
     assert [[target.name for target in turned(targets, n)] for n in range(4)] == [
         ["direct", "nginx", "gateway"],
         ["nginx", "gateway", "direct"],
@@ -130,21 +137,23 @@ def test_defaults_are_at_least_five_rounds_of_everything() -> None:
 def test_the_gateway_with_several_workers_is_a_target_of_its_own(tmp_path: Path) -> None:
     """Its processor time is that of the supervisor and all workers, beside one worker's in the same round."""
     file = tmp_path / "result.json"
-    arguments = ["--quick", "--scenario", "json500", "--targets", "gateway,gateway:2", "--json", str(file)]
+    arguments = ["--quick", "--scenario", "json500", "--targets", "gateway,gateway:2,2xgateway", "--json", str(file)]
     status, out, err = finished(bench(*arguments))
     assert status == 0, err
     result = json.loads(file.read_text())
     assert result["machine"]["gateway"] == str(measured())
     assert f"\ngateway: {measured()}\n" in out
-    one, two = result["parts"][0]["summary"]
-    assert (one["target"], two["target"]) == ("gateway", "gateway:2")
-    ratio = two["figures"]["cpu_us"]["median"] / one["figures"]["cpu_us"]["median"]
-    assert two["figures"]["cpu_x_one"]["median"] == pytest.approx(ratio)
-    assert "cpu_x_one" not in one["figures"] and "x one worker" in out
+    one, two, apart = result["parts"][0]["summary"]
+    assert (one["target"], two["target"], apart["target"]) == ("gateway", "gateway:2", "2xgateway")
+    cost = {row["target"]: row["figures"]["cpu_us"]["median"] for row in (one, two, apart)}
+    assert two["figures"]["cpu_x_one"]["median"] == pytest.approx(cost["gateway:2"] / cost["gateway"])
+    assert two["figures"]["cpu_x_apart"]["median"] == pytest.approx(cost["gateway:2"] / cost["2xgateway"])
+    assert apart["figures"]["cpu_x_one"]["median"] == pytest.approx(cost["2xgateway"] / cost["gateway"])
+    assert "cpu_x_one" not in one["figures"] and "cpu_x_apart" not in apart["figures"]
+    assert "x one worker" in out and "x apart" in out
 
 
 def test_each_worker_has_a_core_as_far_as_the_generator_can_spare_them() -> None:
-    assert [workers_of(name) for name in ("direct", "nginx", "gateway", "gateway:2", "gateway:12")] == [1, 1, 1, 2, 12]
     four = Cpus(0, (1, 2, 3))
     assert [four.of_proxy(workers) for workers in (1, 2, 4, 8)] == [{0}, {0, 3}, {0, 3}, {0, 3}]
     assert Cpus(0, (1,)).of_proxy(2) == {0} and Cpus(0, (1, 2, 3, 4)).of_proxy(3) == {0, 3, 4}
@@ -167,7 +176,7 @@ def test_quick_is_one_short_round() -> None:
         ["overhead", "--targets", "direct,direct"],
         ["overhead", "--targets", "gateway:1"],
         ["overhead", "--targets", "gateway:x"],
-        ["overhead", "--targets", "nginx:2"],
+        ["overhead", "--targets", "direct:2"],
         ["overhead", "--rounds", "0"],
         ["overhead", "--duration", "0"],
         ["overhead", "--load-processes", "0"],
@@ -193,3 +202,49 @@ def test_everything_on_is_a_configuration_of_the_gateway_and_means_what_it_says(
     assert (backend.balance, backend.usage, backend.retry.tries) == ("least_connections", "inject", 2)
     assert min(getattr(backend.timeouts, name) for name in ("connect", "first_byte", "idle", "total")) > 0
     assert (config.cors.enabled, config.metrics.enabled, config.logging.format) == (True, True, "json")
+
+
+def test_a_name_tells_how_many_workers_there_are_and_whether_they_know_of_each_other() -> None:
+    assert [asked(name) for name in ("direct", "nginx", "gateway")] == [
+        Asked("direct"),
+        Asked("nginx"),
+        Asked("gateway"),
+    ]
+    assert (asked("nginx:2"), asked("gateway:12")) == (Asked("nginx", 2), Asked("gateway", 12))
+    assert asked("2xgateway") == Asked("gateway", 1, 2) and asked("3xgateway:4").serving == 12
+    for name in ("", "gateway:1", "1xgateway", "gateway:100", "2xdirect", "direct:2", "apache", "gateway:2x"):
+        with pytest.raises(ValueError, match="no such target"):
+            asked(name)
+
+
+def test_nginx_with_several_workers_is_a_target_too(tmp_path: Path) -> None:
+    """What a second worker costs nginx is what a second worker costs on that machine."""
+    proxies()
+    file = tmp_path / "result.json"
+    status, _, err = finished(
+        bench("--quick", "--scenario", "json", "--targets", "nginx,nginx:2,2xnginx", "--json", str(file))
+    )
+    assert status == 0, err
+    rows = {row["target"]: row["figures"] for row in json.loads(file.read_text())["parts"][0]["summary"]}
+    assert "cpu_x_one" in rows["nginx:2"] and "cpu_x_apart" in rows["nginx:2"]
+    assert rows["nginx:2"]["rss_mb"]["median"] > rows["nginx"]["rss_mb"]["median"], "one worker more"
+
+
+@pytest.mark.parametrize("kind", [Kind.CLOSED, Kind.STREAMS])
+def test_connections_go_to_all_ports_in_turn(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        silent, ours = os.pipe()
+        stack.callback(os.close, ours)
+        monkeypatch.setattr(sys, "stdin", stack.enter_context(open(silent)))
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        ports = tuple(listener.getsockname()[1] for listener in listeners)
+        plan = Plan(kind, ports, connections=5, limit_s=5.0, period_ms=20, events=1)
+        if kind is Kind.CLOSED:
+            opened = list(Connections(plan, Window(5.0)).sockets.values())
+        else:
+            streams = Streams(plan, Window(5.0))
+            for _ in range(5):
+                streams._open()
+            opened = [reading.sock for reading in streams.open.values()]
+        called = [stack.enter_context(sock).getpeername()[1] for sock in opened]
+    assert called == [ports[0], ports[1], ports[0], ports[1], ports[0]]
