@@ -14,7 +14,7 @@ from gateway.page import PageError, Seat
 from gateway.places import Place
 from gateway.routing.breaker import CLOSED, DUE, FAILURES, HALF_OPEN, SINCE, Change
 from gateway.routing.circuits import Board, PeerCircuit
-from gateway.routing.host import Hearsay, SharedPeerState
+from gateway.routing.host import Hearsay, OwnCalls, SharedPeerState
 from gateway.routing.peer import PeerState, Standing
 
 
@@ -28,6 +28,8 @@ class StateMaker:
         self._seat = seat
         self._board = Board.of_host(seat.page)
         self._hearsay = Hearsay(seat)
+        #: By the peer's number, of which the page has so many.
+        self._own: dict[int, OwnCalls] = {}
 
     def make(self, place: Place) -> PeerState:
         """The state of the peer at *place*: where there are several workers, one whose calls in flight all see."""
@@ -42,7 +44,9 @@ class StateMaker:
         circuit = PeerCircuit(board, column or 0, place.number)
         circuit.on_change = lambda change: self._changed(place, circuit, change)
         if column is not None and self._seat.workers > 1:
-            return SharedPeerState(self._standing, self._seat.row, column, circuit)
+            row = self._seat.row
+            own = self._own.setdefault(column, OwnCalls(row, column))
+            return SharedPeerState(self._standing, row, column, own, circuit)
         return PeerState(self._standing, circuit, -1 if column is None else column)
 
     def _changed(self, place: Place, circuit: PeerCircuit, change: Change) -> None:

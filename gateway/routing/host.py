@@ -1,6 +1,6 @@
 """Peers as the whole host sees them: their calls in flight in all workers, and who has the last word on them.
 
-Owns `HostLoad` (what all workers' rows say), `SharedPeerState` (which tells the others), the balancer over both, and
+Owns `HostLoad` (what the other workers' rows say), `SharedPeerState` (which tells them), the balancer over both, and
 `Hearsay`. It refuses the page's layout (`gateway.page`). Made by `gateway.upstreams` where there are several workers;
 `Hearsay` always, by `gateway.admin.health`.
 """
@@ -25,39 +25,51 @@ LOOKS: Final = 3
 
 
 class HostLoad:
-    """Calls in flight by the peer's number: this worker's row and those of the others that lived at the last sweep.
+    """Calls in flight in the other workers that lived at the last sweep, and what servers have of others' (*loads*)."""
 
-    What servers have of others' stands there like the row of one more worker, while it counts (*loads*).
-    """
-
-    __slots__ = ("_loads", "_seat", "rows")
+    __slots__ = ("_seat", "loads", "others")
 
     def __init__(self, seat: Seat, loads: Loads) -> None:
         self._seat = seat
-        self._loads = loads
+        self.loads = loads
         self.sweep(0.0)
 
     def sweep(self, now: float) -> None:
         """See who lives."""
-        own = self._seat.row
-        rows: list[Sequence[float]] = [row.peers for row in (own, *self._seat.page.neighbours(own))]
-        if self._loads.live:
-            rows.append(self._loads.row)
-        self.rows = rows
+        #: A row of each, by the peer's number.
+        self.others: list[Sequence[int]] = [row.peers for row in self._seat.page.neighbours(self._seat.row)]
+
+
+class OwnCalls:
+    """This worker's calls in flight to one peer, and the cell where the others read them; only this worker writes it.
+
+    Kept here too, since a cell is dear to look at. After a reload the former state of a peer and its successor have the
+    same one: each adds and takes away.
+    """
+
+    __slots__ = ("_cells", "_column", "in_flight")
+
+    def __init__(self, row: Row, column: int) -> None:
+        self._cells = row.peers
+        self._column = column
+        self.in_flight = 0
+
+    def add(self, calls: int) -> None:
+        """So many more, and the others see it at once."""
+        self.in_flight += calls
+        self._cells[self._column] = self.in_flight
 
 
 class SharedPeerState(PeerState):
-    """A peer's state whose calls in flight, and the last word on it, the other workers see too.
+    """A peer's state whose calls in flight, and the last word on it, the other workers see too."""
 
-    After a reload the former state and its successor count in the same cell, so neither writes its own sum there: each
-    adds and takes away. No other process writes the cell.
-    """
+    __slots__ = ("_claimed", "_words", "own")
 
-    __slots__ = ("_cells", "_claimed", "_words")
-
-    def __init__(self, standing: Standing, row: Row, column: int, circuit: PeerCircuit | None = None) -> None:
+    def __init__(
+        self, standing: Standing, row: Row, column: int, own: OwnCalls, circuit: PeerCircuit | None = None
+    ) -> None:
         super().__init__(standing, circuit, column)
-        self._cells = row.peers
+        self.own = own
         self._words: memoryview[int] | None = row.words
         #: The next call to begin is counted in the cell already.
         self._claimed = False
@@ -66,23 +78,23 @@ class SharedPeerState(PeerState):
         """Let the others see the call that is about to begin; `begin` or `disclaim` comes next."""
         if not self._claimed:
             self._claimed = True
-            self._cells[self.column] += 1
+            self.own.add(1)
 
     def disclaim(self) -> None:
         """The call goes elsewhere."""
         self._claimed = False
-        self._cells[self.column] -= 1
+        self.own.add(-1)
 
     def begin(self, now: float) -> bool:
         if self._claimed:
             self._claimed = False
         else:
-            self._cells[self.column] += 1
+            self.own.add(1)
         return super().begin(now)
 
     def end(self) -> None:
         super().end()
-        self._cells[self.column] -= 1
+        self.own.add(-1)
 
     def leave(self) -> None:
         super().leave()
@@ -149,19 +161,22 @@ class HostLeastConnections:
     def pick(self, peers: Sequence[Peer]) -> Peer:
         if len(peers) > LOOKED_AT:
             peers = sample(peers, 2)
-        rows = self._host.rows
+        others = self._host.others
+        hinted = self._host.loads.live
         for looks in range(1, LOOKS + 1):
             least = _INFINITE
             for peer in peers:
                 state = peer.state
                 if isinstance(state, SharedPeerState):
                     column = state.column
-                    in_flight = 0.0
-                    for row in rows:
+                    in_flight = state.own.in_flight
+                    for row in others:
                         in_flight += row[column]
-                    load = in_flight / peer.weight
                 else:
-                    load = state.in_flight / peer.weight
+                    in_flight = state.in_flight
+                load = in_flight / peer.weight
+                if hinted:
+                    load += state.beyond / peer.weight
                 if load < least:
                     least = load
                     best = peer
@@ -175,10 +190,13 @@ class HostLeastConnections:
                 break
             state.claim()
             column = state.column
-            in_flight = -1.0  # but for the claim
-            for row in rows:
+            in_flight = state.own.in_flight - 1  # but for the claim
+            for row in others:
                 in_flight += row[column]
-            if in_flight / best.weight <= least or looks == LOOKS:
+            load = in_flight / best.weight
+            if hinted:
+                load += state.beyond / best.weight
+            if load <= least or looks == LOOKS:
                 break
             state.disclaim()
         return best

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.page import LOAD_CELLS, PEERS_LIMIT, Page, PageError
+from gateway.page import LOAD_CELLS, Page, PageError
 from gateway.routing.circuits import now_ms
 from gateway.routing.peer import PeerState
 
@@ -42,15 +42,13 @@ def weight(age: int, interval: int) -> float:
 class Loads:
     """The hints on the peers of the present configuration."""
 
-    __slots__ = ("_page", "_peers", "_sweeps", "live", "row")
+    __slots__ = ("_page", "_peers", "_sweeps", "live")
 
     def __init__(self, page: Page) -> None:
         self._page = page
         #: With the milliseconds between two questions.
         self._peers: dict[PeerState, int] = {}
         self._sweeps = 0
-        #: By the peer's number, as calls in flight stand in the rows of workers.
-        self.row = [0.0] * PEERS_LIMIT
         #: Whether any hint counts now.
         self.live = False
 
@@ -58,7 +56,7 @@ class Loads:
         """The servers of these *peers* are asked from now on, each every so many seconds."""
         former, self._peers = self._peers, {state: max(1, int(interval * 1000)) for state, interval in peers}
         for state in former:
-            state.beyond = self.row[state.column] = 0.0
+            state.beyond = 0.0
 
     def tell(self, state: PeerState, told: int, own: int) -> None:
         """The peer's server has *told* requests, and this host had *own* calls in flight to it."""
@@ -84,7 +82,7 @@ class Loads:
         if not self._peers:
             self.live = False
             return
-        cells, row, ms = self._page.loads, self.row, now_ms()
+        cells, ms = self._page.loads, now_ms()
         live = False
         for state, interval in self._peers.items():
             at = state.column * LOAD_CELLS
@@ -92,6 +90,6 @@ class Loads:
             if beyond:
                 beyond *= weight(ms - cells[at + AT], interval)
                 live = live or beyond > 0.0
-            state.beyond = row[state.column] = beyond
+            state.beyond = beyond
         self._sweeps += 1
         self.live = live and self._sweeps % BLIND != 0

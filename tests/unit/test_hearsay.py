@@ -8,7 +8,7 @@ import pytest
 
 from gateway.page import PID, Page, Row, Seat
 from gateway.routing import peer as module
-from gateway.routing.host import Hearsay, SharedPeerState
+from gateway.routing.host import Hearsay, OwnCalls, SharedPeerState
 from gateway.routing.peer import COOL_DOWN, PeerState, Standing
 
 COLUMN = 3
@@ -42,7 +42,7 @@ class Worker:
     """One worker's view of the one peer."""
 
     def __init__(self, page: Page, row: Row) -> None:
-        self.state = SharedPeerState(Standing(), row, COLUMN)
+        self.state = SharedPeerState(Standing(), row, COLUMN, OwnCalls(row, COLUMN))
         self._hearsay = Hearsay(Seat(page, row, 3))
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.page import PID, Page, Seat
-from gateway.routing.host import LOOKED_AT, LOOKS, HostLeastConnections, HostLoad, SharedPeerState
+from gateway.routing.host import LOOKED_AT, LOOKS, HostLeastConnections, HostLoad, OwnCalls, SharedPeerState
 from gateway.routing.load import Loads
 from gateway.routing.peer import Peer, PeerState, Standing
 from tests.unit.test_balancers import peers_of, seeded, shares
@@ -25,6 +25,7 @@ class Worker:
         self.seat = Seat(page, row, workers=len(page.rows) - 1)
         self.host = HostLoad(self.seat, Loads(page))
         self.balancer = HostLeastConnections(self.host)
+        self.own: dict[int, OwnCalls] = {}
         self.peers = peers_of(*weights)
         for at, peer in enumerate(self.peers):
             peer.state = self.state(at)
@@ -32,7 +33,8 @@ class Worker:
     def state(self, at: int) -> SharedPeerState:
         column = self.seat.page.peers.number(b"peer %d" % at)
         assert column is not None
-        return SharedPeerState(Standing(), self.seat.row, column)
+        row = self.seat.row
+        return SharedPeerState(Standing(), row, column, self.own.setdefault(column, OwnCalls(row, column)))
 
     def begin(self) -> Peer:
         peer = self.balancer.pick(self.peers)
@@ -62,7 +64,7 @@ def page() -> Iterator[Page]:
 
 
 def see(worker: Worker, *others: Any) -> None:
-    worker.host.rows = [worker.seat.row.peers, *others]
+    worker.host.others = [*others]
 
 
 def test_the_calls_of_all_workers_count(page: Page) -> None:
@@ -120,7 +122,7 @@ def test_ties_are_broken_evenly(page: Page) -> None:
 
 def test_of_many_peers_the_busier_of_two_is_never_taken(page: Page) -> None:
     worker = Worker(page, 1, *[1] * (LOOKED_AT + 1))
-    worker.seat.row.peers[0] = 1000
+    worker.own[0].add(1000)
     for _ in range(200):
         worker.begin()
     assert worker.row[0] == 1000 and min(worker.row[1:]) > 10
@@ -159,7 +161,7 @@ def test_a_call_is_counted_once_and_seen_before_it_begins(page: Page) -> None:
 
 def test_who_is_beaten_to_a_peer_goes_to_another(page: Page) -> None:
     worker = Worker(page, 1, 1, 1)
-    worker.seat.row.peers[1] = 1
+    worker.own[1].add(1)
     # 0 and 1 calls are seen; then the other worker's call comes to the first peer, and another; then 2 and 1 are seen.
     see(worker, Coming(0, 0, 2, 2, 0, 0))
     assert worker.begin() is worker.peers[1]
