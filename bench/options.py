@@ -32,6 +32,8 @@ class Options(msgspec.Struct, frozen=True):
     #: Seconds of each window.
     duration: float = 2.0
     load_processes: int = 1
+    #: A CPU for each worker, the generator's too.
+    spread: bool = False
     #: Where the JSON goes; empty: nowhere.
     json: str = ""
 
@@ -75,6 +77,7 @@ def _add(overhead: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, default=default.rounds, help="interleaved rounds (%(default)s)")
     add("--duration", type=float, default=default.duration, help="seconds of each window (%(default)s)")
     add("--load-processes", type=int, default=default.load_processes, help="of the generator (%(default)s)")
+    add("--spread", action="store_true", help="a CPU for each worker, though the generator runs there too")
     add("--json", default=default.json, metavar="FILE", help="write all that was found")
     add("--quick", action="store_true", help="one short round: does it run? The figures mean nothing")
 
@@ -96,5 +99,6 @@ def _read(given: argparse.Namespace, overhead: argparse.ArgumentParser) -> Optio
         rounds=1 if given.quick else given.rounds,
         duration=QUICK_S if given.quick else given.duration,
         load_processes=given.load_processes,
+        spread=given.spread,
         json=given.json,
     )

@@ -35,7 +35,7 @@ def run(options: Options) -> report.Result:
 
     Broken where something is missing, does not start, or an answer is not the scripted one.
     """
-    cpus = targets.cpus()
+    cpus = targets.cpus(spread=options.spread)
     if not cpus.apart:
         print("one CPU only: proxy, upstream and load share it", file=sys.stderr)
     result = report.Result(machine={**machine.described(), **_measured(options.targets)}, settings=options, parts=[])

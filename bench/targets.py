@@ -31,13 +31,17 @@ class Cpus(msgspec.Struct, frozen=True):
 
     proxy: int
     generator: tuple[int, ...]
+    #: A CPU for each worker, though upstream or generator run there too.
+    spread: bool = False
 
     def of_proxy(self, workers: int) -> set[int]:
         """The CPUs of a proxy: one for each worker, as far as there are any that upstream and generator can do without.
 
-        Where there are none its workers share one: next to the generator they would pay for its work too.
+        Where there are none its workers share one, unless they are to be *spread*: next to the generator they pay for
+        its work too.
         """
-        return {self.proxy, *self.generator[2:][: workers - 1]}
+        free = self.generator[::-1] if self.spread else self.generator[2:]
+        return {self.proxy, *free[: workers - 1]}
 
     @property
     def apart(self) -> bool:
@@ -52,10 +56,10 @@ class Cpus(msgspec.Struct, frozen=True):
         return self.generator[(n + 1) % len(self.generator)]
 
 
-def cpus() -> Cpus:
+def cpus(*, spread: bool = False) -> Cpus:
     """The first usable CPU for the proxies, the others for the upstream and the load."""
     first, *others = sorted(os.sched_getaffinity(0))
-    return Cpus(first, tuple(others) or (first,))
+    return Cpus(first, tuple(others) or (first,), spread)
 
 
 class Asked(msgspec.Struct, frozen=True):

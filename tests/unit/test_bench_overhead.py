@@ -156,6 +156,7 @@ def test_the_gateway_with_several_workers_is_a_target_of_its_own(tmp_path: Path)
 def test_each_worker_has_a_core_as_far_as_the_generator_can_spare_them() -> None:
     four = Cpus(0, (1, 2, 3))
     assert [four.of_proxy(workers) for workers in (1, 2, 4, 8)] == [{0}, {0, 3}, {0, 3}, {0, 3}]
+    assert Cpus(0, (1,), spread=True).of_proxy(2) == {0, 1} and Cpus(0, (1, 2, 3), spread=True).of_proxy(3) == {0, 2, 3}
     assert Cpus(0, (1,)).of_proxy(2) == {0} and Cpus(0, (1, 2, 3, 4)).of_proxy(3) == {0, 3, 4}
 
 
