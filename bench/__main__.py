@@ -14,7 +14,7 @@ from bench.faults import run as faults
 from bench.faults.options import FaultOptions
 from bench.options import parse
 from bench.overhead import run
-from bench.processes import Broken
+from bench.processes import Broken, end_children
 from bench.translated import TranslatedOptions
 
 
@@ -40,6 +40,8 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        end_children()
     return 0
 
 

@@ -96,6 +96,15 @@ def _kill(pid: int, session: int) -> None:
         pass
 
 
+def end_children() -> None:
+    """Kill whatever still runs below this process: a signal may come between a process's birth and the note of it."""
+    for pid in descendants(os.getpid())[1:]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
 def free_port() -> int:
     """A port of the loopback interface that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
