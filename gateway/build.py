@@ -12,7 +12,6 @@ from typing import Final
 from gateway import __version__
 from gateway.admission.budget import ByteBudget
 from gateway.arrival import Arrivals
-from gateway.call import Backend
 from gateway.clients import Clients
 from gateway.clock import Clock, monotonic_ns
 from gateway.config import schema
@@ -118,11 +117,6 @@ class Gateway:
         if not row.cells[PID]:
             return [os.getpid()]
         return [os.getppid(), row.cells[PID], *(other.cells[PID] for other in page.neighbours(row))]
-
-    @property
-    def backends(self) -> list[Backend]:
-        """Every one that may have a task, of former configurations too."""
-        return self.estate.backends
 
     @property
     def pools(self) -> list[Pool]:

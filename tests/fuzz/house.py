@@ -66,7 +66,7 @@ class House:
         step()
         for _ in range(3):
             await asyncio.sleep(0)
-        for backend in self.gateway.gateway.backends:
+        for backend in self.gateway.gateway.estate.backends:
             if isinstance(backend, HttpBackend) and backend._tasks:  # a retry connects, to a port where nobody is
                 await asyncio.wait(set(backend._tasks))
 

@@ -139,7 +139,7 @@ def test_a_connection_that_cannot_be_written_to_at_its_first_call_is_not_kept(mo
         monkeypatch.setattr(UpstreamConnection, "send", broken)
         client, _ = house.connect()
         client.data_received(chat())
-        (backend,) = house.gateway.backends
+        (backend,) = house.gateway.estate.backends
         assert isinstance(backend, HttpBackend)
         await asyncio.gather(*backend._tasks)
         assert not house.pool.all and house.pool.busy == 0
