@@ -26,19 +26,19 @@ NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 RESERVED: Final = frozenset({"le", "quantile"})
 
 #: Seconds. A cached embedding takes a millisecond, a long reasoning stream ten minutes.
-LATENCY_BOUNDS: Final = (
+LATENCY_BOUNDS: Final[tuple[float, ...]] = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
 )
 
 #: Seconds. The gateway's own share of a call: tens of microseconds when all is well, a second when it is ill.
-OVERHEAD_BOUNDS: Final = (
+OVERHEAD_BOUNDS: Final[tuple[float, ...]] = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005),
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
 )
 
 #: Seconds. 2 ms is a bound of its own because the promise about the loop is made at 2 ms.
-LAG_BOUNDS: Final = (
+LAG_BOUNDS: Final[tuple[float, ...]] = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005),
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
@@ -70,7 +70,7 @@ class Gauge:
     __slots__ = ("_reads", "value")
 
     def __init__(self) -> None:
-        self.value: float = 0
+        self.value: float = 0.0
         self._reads: tuple[Callable[[], float], ...] = ()
 
     def watch(self, read: Callable[[], float]) -> None:
@@ -279,7 +279,7 @@ class Measures:
         build = registry.gauge(
             "gateway_build_info", "Always 1; its label tells the version.", ("version",), shared=False
         )
-        build.child(version).value = 1
+        build.child(version).value = 1.0
 
     def _clients(self, registry: Registry) -> None:
         self.requests = registry.counter(

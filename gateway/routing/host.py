@@ -27,15 +27,16 @@ LOOKS: Final = 3
 class HostLoad:
     """Calls in flight in the other workers that lived at the last sweep, and what servers have of others' (*loads*)."""
 
-    __slots__ = ("_seat", "loads", "others")
+    __slots__ = ("_loads", "_seat", "hinted", "others")
 
     def __init__(self, seat: Seat, loads: Loads) -> None:
         self._seat = seat
-        self.loads = loads
+        self._loads = loads
         self.sweep(0.0)
 
     def sweep(self, now: float) -> None:
-        """See who lives."""
+        """See who lives, and whether any hint counts."""
+        self.hinted = self._loads.live
         #: A row of each, by the peer's number.
         self.others: list[Sequence[int]] = [row.peers for row in self._seat.page.neighbours(self._seat.row)]
 
@@ -162,7 +163,7 @@ class HostLeastConnections:
         if len(peers) > LOOKED_AT:
             peers = sample(peers, 2)
         others = self._host.others
-        hinted = self._host.loads.live
+        hinted = self._host.hinted
         for looks in range(1, LOOKS + 1):
             least = _INFINITE
             for peer in peers:

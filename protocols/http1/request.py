@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 import httptools
-import msgspec
 
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.fields import DROP, FORWARD, HOST, VARYING, FieldTable, Role, SpecialFields
@@ -29,24 +28,38 @@ TARGET_LIMIT: Final = 8 << 10
 FIELDS_LIMIT: Final = 100
 
 
-class Request(msgspec.Struct, eq=False):
+class Request:
     """One request, as its head tells it."""
 
-    method: bytes = b""
-    #: The target's path and query, raw: routes match bytes, nothing is decoded.
-    path: bytes = b""
-    query: bytes = b""
-    http_1_1: bool = True
-    keep_alive: bool = True
-    #: The body's length in bytes, 0 without a body; meaningless where `chunked`.
-    length: int = 0
-    chunked: bool = False
-    #: Values of the fields that the gateway reads, by `Role`.
-    special: SpecialFields = []
-    #: Pieces that join to the lines ("name: value CRLF") that travel on to the upstream.
-    forward: list[bytes] = []
-    #: What the reader's owner made of the head. A repetition of the head has it too: it says the same.
-    finding: Any = None
+    __slots__ = (
+        "chunked",
+        "finding",
+        "forward",
+        "http_1_1",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "query",
+        "special",
+    )
+
+    def __init__(self, method: bytes = b"", special: SpecialFields | None = None) -> None:
+        self.method = method
+        #: The target's path and query, raw: routes match bytes, nothing is decoded.
+        self.path = b""
+        self.query = b""
+        self.http_1_1 = True
+        self.keep_alive = True
+        #: The body's length in bytes, 0 without a body; meaningless where `chunked`.
+        self.length = 0
+        self.chunked = False
+        #: Values of the fields that the gateway reads, by `Role`.
+        self.special: SpecialFields = [] if special is None else special
+        #: Pieces that join to the lines ("name: value CRLF") that travel on to the upstream.
+        self.forward: list[bytes] = []
+        #: What the reader's owner made of the head. A repetition of the head has it too: it says the same.
+        self.finding: Any = None
 
     def __repr__(self) -> str:
         return f"<Request {self.method.decode('latin-1')} {self.path.decode('latin-1')} length={self.length}>"
@@ -175,7 +188,7 @@ _JUDGE: Final = _NoCallbacks()
 
 def parse_request_head(block: bytes, table: FieldTable) -> Request:
     """Parse *block*, a head up to and with its empty line. Raises `WireError`."""
-    request = Request(special=_NO_SPECIALS.copy(), forward=[])
+    request = Request(special=_NO_SPECIALS.copy())
     line, *lines = block[:-4].split(b"\r\n")
     if block.count(b"\n") != len(lines) + 2:
         raise _bare_line_end()  # first of all, as in a head that comes in pieces

@@ -11,8 +11,6 @@ import re
 from http import HTTPStatus
 from typing import Final
 
-import msgspec
-
 from protocols.http1.errors import WireError, Wrong
 from protocols.http1.framing import CONTROLS, ChunkedDecoder, Decoder, EofDecoder, LengthDecoder
 from protocols.http1.numbers import LENGTHS
@@ -70,26 +68,41 @@ _VOLATILE: Final = frozenset(
 )
 
 
-class ResponseHead(msgspec.Struct, eq=False):
+class ResponseHead:
     """The head of a final answer: what the relay needs, and what the connection's owner needs."""
 
-    status: int
-    #: Pieces that join to the lines that may be relayed: no framing, no hop-by-hop field.
-    lines: list[bytes]
-    content_type: bytes = b""
-    is_event_stream: bool = False
-    #: The body is compressed although nobody asked for it: it can be passed on, and not looked into.
-    encoded: bool = False
-    #: The body's length in bytes where it is known.
-    length: int | None = None
-    chunked: bool = False
-    #: Whether the peer will keep the connection open after this answer.
-    persistent: bool = True
-    #: Seconds and requests that the peer's Keep-Alive field grants; 0 where it says nothing.
-    keep_alive_timeout: int = 0
-    keep_alive_max: int = 0
-    #: The status line and `lines` joined, where they came before; else empty.
-    start: bytes = b""
+    __slots__ = (
+        "chunked",
+        "content_type",
+        "encoded",
+        "is_event_stream",
+        "keep_alive_max",
+        "keep_alive_timeout",
+        "length",
+        "lines",
+        "persistent",
+        "start",
+        "status",
+    )
+
+    def __init__(self, status: int, lines: list[bytes]) -> None:
+        self.status = status
+        #: Pieces that join to the lines that may be relayed: no framing, no hop-by-hop field.
+        self.lines = lines
+        self.content_type = b""
+        self.is_event_stream = False
+        #: The body is compressed although nobody asked for it: it can be passed on, and not looked into.
+        self.encoded = False
+        #: The body's length in bytes where it is known.
+        self.length: int | None = None
+        self.chunked = False
+        #: Whether the peer will keep the connection open after this answer.
+        self.persistent = True
+        #: Seconds and requests that the peer's Keep-Alive field grants; 0 where it says nothing.
+        self.keep_alive_timeout = 0
+        self.keep_alive_max = 0
+        #: The status line and `lines` joined, where they came before; else empty.
+        self.start = b""
 
     def decoder(self) -> Decoder:
         """The decoder of this answer's body."""
@@ -103,8 +116,11 @@ class ResponseHead(msgspec.Struct, eq=False):
 
 def own_head(status: int, content_type: bytes, length: int | None) -> ResponseHead:
     """The head of an answer that the gateway itself makes."""
-    lines = [b"content-type: ", content_type, b"\r\n"] if content_type else []
-    return ResponseHead(status, lines, content_type, content_type.startswith(b"text/event-stream"), length=length)
+    head = ResponseHead(status, [b"content-type: ", content_type, b"\r\n"] if content_type else [])
+    head.content_type = content_type
+    head.is_event_stream = content_type.startswith(b"text/event-stream")
+    head.length = length
+    return head
 
 
 class ResponseHeads:

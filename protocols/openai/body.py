@@ -8,14 +8,14 @@ backend can see another model than the one that was admitted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from protocols.openai.wide import decode_wide
+
 Fields = dict[str, msgspec.Raw]
 
-#: Top-level keys of one body; the largest documented request has about 40.
-KEYS_LIMIT: Final = 512
 #: Bodies up to this size cannot hold enough keys to hurt, and skip the counting.
 _UNCOUNTED: Final = 16 << 10
 
@@ -27,28 +27,7 @@ class BodyError(ValueError):
     """The body is not a JSON object that can be served; the text says what is wrong, and where if known."""
 
 
-class _Key(str):
-    """A key that is counted while the object is decoded: a wide bomb is refused before it is built."""
-
-    __slots__ = ()
-
-
-class _Counter:
-    __slots__ = ("left",)
-
-    def __init__(self) -> None:
-        self.left = KEYS_LIMIT
-
-    def key(self, type: type, text: Any) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            raise ValueError(f"more than {KEYS_LIMIT} keys in the top-level object")
-        return _Key(text)
-
-
-_counter: Final = _Counter()
 _decode: Final = msgspec.json.Decoder(Fields).decode
-_counting_decoder: Final = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=_counter.key)
 _decode_text: Final = msgspec.json.Decoder(str).decode
 
 
@@ -59,8 +38,7 @@ def decode_fields(body: bytes) -> Fields:
             body.decode()  # the decoder looks into keys only; RFC 8259 wants all of it to be UTF-8
         if len(body) <= _UNCOUNTED:
             return _decode(body)
-        _counter.left = KEYS_LIMIT
-        return {str(key): value for key, value in _counting_decoder.decode(body).items()}
+        return decode_wide(body)
     except RecursionError:
         raise BodyError("the JSON is nested too deeply") from None
     except UnicodeDecodeError as error:

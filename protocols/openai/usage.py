@@ -11,7 +11,8 @@ from typing import Final
 
 import msgspec
 
-from protocols.dialect import Tokens, Usage
+from protocols.dialect import Usage
+from protocols.openai.usage_wire import WireUsage, decode_answer, decode_chunk, decode_usage
 
 #: The key as it stands in JSON. Inside generated text its quotes would be escaped, so this matches keys only.
 USAGE_KEY: Final = b'"usage"'
@@ -27,36 +28,6 @@ SEARCHES_LIMIT: Final = 8
 _OBJECT: Final = re.compile(rb'"usage"\s{0,8}:\s{0,8}(\{[^{}]{0,1024}(?:\{[^{}]{0,512}\}[^{}]{0,512}){0,8}\})')
 
 
-# None of these can be part of a cycle, so the collector need not know them.
-
-
-class _Details(msgspec.Struct, gc=False):
-    cached_tokens: Tokens | None = None
-
-
-class _WireUsage(msgspec.Struct, gc=False):
-    prompt_tokens: Tokens = 0
-    completion_tokens: Tokens = 0
-    input_tokens: Tokens = 0
-    output_tokens: Tokens = 0
-    prompt_tokens_details: _Details | None = None
-    input_tokens_details: _Details | None = None
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[msgspec.Raw] | None = None
-    usage: _WireUsage | None = None
-
-
-class _Answer(msgspec.Struct, gc=False):
-    usage: _WireUsage | None = None
-
-
-_decoder: Final = msgspec.json.Decoder(_WireUsage)
-_decode_answer: Final = msgspec.json.Decoder(_Answer).decode
-_chunk_decoder: Final = msgspec.json.Decoder(_Chunk)
-
-
 def usage_of_answer(body: bytes) -> Usage | None:
     """The usage of a whole answer; None where there is none, or the body is not what it seems."""
     if len(body) > USAGE_WINDOW or body[:1] != b"{":
@@ -66,13 +37,13 @@ def usage_of_answer(body: bytes) -> Usage | None:
     before, key, rest = body.rpartition(USAGE_KEY)
     if key and not before.endswith(b"\\"):
         try:
-            wire = _decode_answer(b'{"usage"' + rest).usage
+            wire = decode_answer(b'{"usage"' + rest).usage
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
         else:
             return None if wire is None else _from_wire(wire)
     try:
-        wire = _decode_answer(body).usage
+        wire = decode_answer(body).usage
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return None if wire is None else _from_wire(wire)
@@ -93,7 +64,7 @@ def find_usage(window: bytes) -> Usage | None:
 
 def _decode_usage(text: bytes) -> Usage | None:
     try:
-        return _from_wire(_decoder.decode(text))
+        return _from_wire(decode_usage(text))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -101,7 +72,7 @@ def _decode_usage(text: bytes) -> Usage | None:
 def usage_of_chunk(data: bytes) -> tuple[Usage | None, bool]:
     """The usage in one stream chunk's JSON, and whether the chunk carries nothing else (no choices)."""
     try:
-        chunk = _chunk_decoder.decode(data)
+        chunk = decode_chunk(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return find_usage(data), False
     if chunk.usage is None:
@@ -110,7 +81,7 @@ def usage_of_chunk(data: bytes) -> tuple[Usage | None, bool]:
     return _from_wire(chunk.usage), chunk.choices == []
 
 
-def _from_wire(wire: _WireUsage) -> Usage:
+def _from_wire(wire: WireUsage) -> Usage:
     details = wire.prompt_tokens_details or wire.input_tokens_details
     cached = details.cached_tokens or 0 if details is not None else 0
     return Usage(wire.prompt_tokens or wire.input_tokens, wire.completion_tokens or wire.output_tokens, cached)

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.openai.body import (
-    KEYS_LIMIT,
     BodyError,
     ask_for_usage,
     decode_fields,
@@ -20,6 +19,7 @@ from protocols.openai.body import (
     model_of,
     wants_stream,
 )
+from protocols.openai.wide import KEYS_LIMIT
 from tests.unit.configuring import STEADY
 
 LARGE = 64 << 10  # bodies of this size take the decoder that counts keys

@@ -68,6 +68,7 @@ def test_no_bytes_raise_or_are_let_in(presented: bytes) -> None:
     assert RING.identify(presented) is None or presented == b"key-a"
 
 
+@pytest.mark.plain
 @pytest.mark.parametrize("presented", [b"key-a", b"unknown", b""])
 def test_every_key_costs_one_digest_and_one_comparison(monkeypatch: pytest.MonkeyPatch, presented: bytes) -> None:
     digests, comparisons = [], []
@@ -88,6 +89,7 @@ def test_every_key_costs_one_digest_and_one_comparison(monkeypatch: pytest.Monke
     assert comparisons == [(32, 32)]
 
 
+@pytest.mark.plain
 def test_a_key_that_is_too_long_is_refused_before_it_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "hashlib", None)
     assert RING.identify(b"x" * (LONGEST_KEY + 1)) is None

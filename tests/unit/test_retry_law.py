@@ -16,7 +16,7 @@ from gateway.errors import Fault, Kind, Retry, Side
 from gateway.routing.breaker import Rules
 from gateway.routing.endpoints import INFERENCE, Endpoint
 from gateway.routing.peer import Peer, PeerState, Standing
-from gateway.routing.retry import Again, RetryBudget, cause_of, judge
+from gateway.routing.retry import RESERVE, Again, RetryBudget, cause_of, judge
 from gateway.routing.route import Group, Policy, Route
 from protocols.http1.fields import FieldTable
 from protocols.http1.request import parse_request_head
@@ -29,21 +29,29 @@ DEFAULT_ON = schema.Retry().on
 NOW = 1000.0
 
 
-class Budget:
-    """A budget that has *left* repetitions, and notes how many were taken."""
-
-    def __init__(self, left: int = 99) -> None:
-        self.left = left
-
-    def take(self, now: float, active: int) -> bool:
-        self.left -= 1
-        return self.left >= 0
+def empty() -> RetryBudget:
+    """A budget of which all is taken."""
+    budget = RetryBudget(1.0)
+    assert left(budget) == RESERVE
+    return budget
 
 
-def policy(allowed: int = 2, on: tuple[str | int, ...] = DEFAULT_ON, budget: Any = None) -> Policy:
+def left(budget: RetryBudget) -> int:
+    """How many repetitions *budget* has; none afterwards."""
+    return sum(1 for _ in iter(lambda: budget.take(NOW, 1), False))
+
+
+def policy(allowed: int = 2, on: tuple[str | int, ...] = DEFAULT_ON, budget: RetryBudget | None = None) -> Policy:
     nobody: Any = SimpleNamespace()
     return Policy(
-        nobody, tries=allowed, on=on, budget=budget or Budget(), inject_usage=False, first_byte=0.0, idle=0.0, total=0.0
+        nobody,
+        tries=allowed,
+        on=on,
+        budget=budget or RetryBudget(1.0),
+        inject_usage=False,
+        first_byte=0.0,
+        idle=0.0,
+        total=0.0,
     )
 
 
@@ -206,17 +214,17 @@ def test_an_upstream_that_asks_not_to_be_asked_again_means_itself() -> None:
 
 def test_only_requests_that_were_sent_are_charged_to_the_budget() -> None:
     for retry, charged in ((Retry.UNSENT, 0), (Retry.REUSED, 0), (Retry.REPEATABLE, 1)):
-        budget = Budget(1)
+        budget = RetryBudget(1.0)
         assert again(call(budget=budget), fault(retry))
-        assert 1 - budget.left == charged
-    assert not again(call(budget=Budget(0)), fault(Retry.REPEATABLE))
-    assert again(call(budget=Budget(0)), fault(Retry.UNSENT))
+        assert RESERVE - left(budget) == charged
+    assert not again(call(budget=empty()), fault(Retry.REPEATABLE))
+    assert again(call(budget=empty()), fault(Retry.UNSENT))
 
 
 def test_what_is_refused_for_its_tries_is_not_charged() -> None:
-    budget = Budget(1)
+    budget = RetryBudget(1.0)
     assert not again(call(tries=2, budget=budget), fault(Retry.REPEATABLE))
-    assert budget.left == 1
+    assert left(budget) == RESERVE
 
 
 @pytest.mark.parametrize("retry", [Retry.UNSENT, Retry.REPEATABLE])
