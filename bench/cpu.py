@@ -1,7 +1,7 @@
 """What a process and its descendants have used: CPU time to the nanosecond, and memory.
 
-Owns the reading of /proc and of other processes' CPU clocks (Linux only). It refuses windows and ratios. Made
-by `window` for each tree it watches.
+Owns the reading of /proc and of other processes' CPU clocks (Linux only). It refuses windows and ratios. A Tree
+is made by `measure` and `translated` for what they watch.
 """
 
 from __future__ import annotations

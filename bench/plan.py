@@ -1,6 +1,6 @@
 """What a load process is told and what it hands back.
 
-Owns the two records and nothing else. A Plan is made by `window`, an Outcome by `calls` or `streams`.
+Owns the two records and nothing else. A Plan is made by `scenarios`, an Outcome by `calls` or `streams`.
 """
 
 from __future__ import annotations

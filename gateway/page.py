@@ -210,7 +210,7 @@ class Page:
         for number in range(header[_ROWS_CELL]):
             self.rows.append(Row(number, whole[at : at + _ROW_CELLS * _CELL].cast("q")))
             at += _ROW_CELLS * _CELL
-        #: Peers' addresses and the calls in flight to them.
+        #: Peers by backend and endpoint; their numbers are columns of `Row.peers` and `Row.words`.
         self.peers = Directory(self, header[8:10], whole[at : at + _PEER_NAMES], PEERS_LIMIT)
         at += _PEER_NAMES
         #: Label sets and their counters.

@@ -1,8 +1,8 @@
 """Peers as the whole host sees them: their calls in flight in all workers, and who has the last word on them.
 
-Owns `HostLoad` (what the other workers' rows say), `SharedPeerState` (which tells them), the balancer over both, and
-`Hearsay`. It refuses the page's layout (`gateway.page`). Made by `gateway.upstreams` where there are several workers;
-`Hearsay` always, by `gateway.admin.health`.
+Owns `HostLoad` (what the other workers' rows say), `SharedPeerState` and its `OwnCalls` (which tell them), the balancer
+over both, and `Hearsay`. It refuses the page's layout (`gateway.page`). The balancer is made by `gateway.upstreams` and
+states by `gateway.states`, where there are several workers; HostLoad by `gateway.estate`, Hearsay by who asks it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class OwnCalls:
     """This worker's calls in flight to one peer, and the cell where the others read them; only this worker writes it.
 
     Kept here too, since a cell is dear to look at. After a reload the former state of a peer and its successor have the
-    same one: each adds and takes away.
+    same one: each adds and takes away. So there is one for a cell, and it lives as long as the worker.
     """
 
     __slots__ = ("_cells", "_column", "in_flight")
@@ -99,7 +99,11 @@ class SharedPeerState(PeerState):
 
     def leave(self) -> None:
         super().leave()
-        self._words = None  # its cell is its successor's
+        if self._claimed:
+            self.disclaim()
+        if self._words is not None:
+            self._words[self.column] = 0  # what was found out about it says nothing of its successor
+            self._words = None  # whose cell it is from now on
 
     def _say(self, cool: int) -> None:
         super()._say(cool)

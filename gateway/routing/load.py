@@ -56,7 +56,8 @@ class Loads:
         """The servers of these *peers* are asked from now on, each every so many seconds."""
         former, self._peers = self._peers, {state: max(1, int(interval * 1000)) for state, interval in peers}
         for state in former:
-            state.beyond = 0.0
+            if state not in self._peers:
+                state.beyond = 0.0
 
     def tell(self, state: PeerState, told: int, own: int) -> None:
         """The peer's server has *told* requests, and this host had *own* calls in flight to it."""

@@ -1,8 +1,8 @@
 """Peers: what configuration gives (`Peer`) and what is observed of it (`PeerState`).
 
 Owns both, and the cool-down of a peer that fails fast. It refuses connections (`gateway.upstream.pool`), circuits
-(`gateway.routing.circuits`) and the choice among peers (`gateway.routing.balance`). Made by `gateway.upstreams`; the
-state outlives a change of configuration.
+(`gateway.routing.circuits`) and the choice among peers (`gateway.routing.balance`). A Peer is made by
+`gateway.upstreams`, a state by `gateway.states`; it outlives a change of configuration.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ class Standing:
 class PeerState:
     """What is observed of one peer.
 
-    A peer is *proven* while its last word was an answer. One that is not gets a single trial per cool-down, because a
-    peer that fails at once is always the least busy and would draw every call (RELIABILITY's black hole).
+    A peer is *proven* while its last word was an answer. One that failed gets a single trial per cool-down, because a
+    peer that fails at once is always the least busy and would draw every call (RELIABILITY's black hole). One that
+    nobody has tried yet is as good as any: it would else get a call a second, however long the others' queues.
     """
 
     __slots__ = (
@@ -126,7 +127,7 @@ class PeerState:
         return not self.proven and self._try_out(now)
 
     def _try_out(self, now: float) -> bool:
-        if now < self.retry_at:
+        if not self.failures or now < self.retry_at:
             return False
         self.retry_at = now + self._cool_down(self.failures)
         return True
@@ -187,9 +188,10 @@ class PeerState:
     def failed(self, now: float, trial: bool, unreached: bool = False) -> bool:
         """The peer refused a connection (*unreached*) or lost a call before its head; True where a cool-down begins.
 
-        Calls that were under way beside the trial report the same outage; they do not lengthen it.
+        Calls that were under way beside the trial, or beside the first one that failed, report the same outage; they do
+        not lengthen it.
         """
-        if not self.proven and not trial:
+        if self.failures and not self.proven and not trial:
             return False
         if self.proven:
             self.proven = False

@@ -89,12 +89,22 @@ def test_where_all_were_tried_those_that_cool_down_are_still_left_out() -> None:
     assert names(eligible(peers, 0.5, tuple(peers))) == "bc"
 
 
-def test_an_unproven_peer_is_eligible_until_its_trial_began() -> None:
+def test_a_peer_that_failed_is_eligible_until_its_trial_began() -> None:
+    peers = peers_of(1, 1)
+    peers[1].state.failed(0.0, trial=False)
+    assert names(eligible(peers, 0.5)) == "a"
+    assert names(eligible(peers, 1.0)) == "ab"
+    assert peers[1].state.begin(1.0)
+    assert names(eligible(peers, 1.0)) == "a"
+
+
+def test_peers_that_nobody_tried_yet_get_their_share_from_the_first_call_on() -> None:
     backend: Any = Backend()
-    peers = [*peers_of(1), Peer(backend, "http://1", 1, PeerState(Standing()))]
-    assert names(eligible(peers, 0.0)) == "ab"
-    assert peers[1].state.begin(0.0)
-    assert names(eligible(peers, 0.0)) == "a"
+    peers = [*peers_of(1), *(Peer(backend, f"http://{at}", 1, PeerState(Standing())) for at in (1, 2))]
+    balancer = LeastConnections()
+    for _ in range(30):
+        balancer.pick(eligible(peers, 0.0)).state.begin(0.0)
+    assert [peer.state.in_flight for peer in peers] == [10, 10, 10]
 
 
 def test_a_dead_peer_among_three_is_asked_once_per_cool_down() -> None:

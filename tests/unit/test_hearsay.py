@@ -101,6 +101,16 @@ def test_of_two_words_of_the_same_moment_the_bad_one_holds(workers: list[Worker]
     assert not any(worker.says_well for worker in workers)
 
 
+def test_what_was_said_of_a_peer_that_left_says_nothing_of_its_successor(page: Page, time: Time) -> None:
+    first, second, _ = (Worker(page, row) for row in page.rows[1:])
+    first.fail(time)
+    assert not first.says_well and not second.says_well
+    for worker in (first, second):
+        worker.state.leave()
+    successors = [Worker(page, row) for row in page.rows[1:]]
+    assert all(worker.says_well for worker in successors)
+
+
 def test_a_worker_that_fails_after_an_answer_within_one_sweep_says_so(workers: list[Worker], time: Time) -> None:
     workers[0].answered()
     time.pass_by(0.01)

@@ -159,6 +159,15 @@ def test_a_call_is_counted_once_and_seen_before_it_begins(page: Page) -> None:
     assert (worker.row, peer.state.in_flight) == ([0], 0)
 
 
+def test_a_choice_that_nobody_made_use_of_leaves_with_its_peer(page: Page) -> None:
+    worker = Worker(page, 1, 1)
+    worker.balancer.pick(worker.peers).state.leave()
+    assert worker.row == [0]
+    worker.peers[0].state = worker.state(0)
+    worker.begin().state.end()
+    assert worker.row == [0]
+
+
 def test_who_is_beaten_to_a_peer_goes_to_another(page: Page) -> None:
     worker = Worker(page, 1, 1, 1)
     worker.own[1].add(1)

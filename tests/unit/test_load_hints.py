@@ -115,6 +115,13 @@ def test_a_peer_whose_server_is_asked_no_more_has_no_hint(house: House) -> None:
     assert not house.loads.live
 
 
+def test_a_reload_leaves_the_hints_of_peers_that_stay(house: House) -> None:
+    house.loads.tell(house.busy, 33, 3)
+    house.see()
+    house.loads.take_over([(peer.state, 2.0) for peer in house.peers])
+    assert house.busy.beyond == 30.0
+
+
 def test_an_interval_shorter_than_a_millisecond_is_one(house: House) -> None:
     house.loads.take_over([(house.busy, 0.0001)])
     house.loads.tell(house.busy, 33, 13)

@@ -59,9 +59,10 @@ def test_the_cool_down_doubles_with_each_failed_trial_up_to_its_limit() -> None:
 def test_a_new_peer_that_never_answers_waits_as_long_as_one_that_failed() -> None:
     state = PeerState(Standing())
     now, waits = 0.0, []
-    for _ in range(7):
-        assert state.begin(now)
-        assert state.failed(now, trial=True)
+    for at in range(7):
+        trial = state.begin(now)
+        assert trial is (at > 0), "before anything is known of it every call may go there"
+        assert state.failed(now, trial)
         state.end()
         waits.append(state.retry_at - now)
         now = state.retry_at
@@ -90,10 +91,18 @@ def test_one_call_per_cool_down_is_the_trial() -> None:
 
 
 def test_while_a_trial_runs_its_peer_is_not_available() -> None:
-    state = PeerState(Standing())
+    state = proven_peer()
+    state.failed(0.0, trial=False)
     assert state.begin(5.0)
     assert not state.available(5.0)
-    assert state.available(5.0 + COOL_DOWN)
+    assert state.available(5.0 + 2 * COOL_DOWN)
+
+
+def test_the_first_calls_of_a_new_peer_report_one_failure() -> None:
+    state = PeerState(Standing())
+    assert not any(state.begin(0.0) for _ in range(5))
+    assert [state.failed(0.1, trial=False) for _ in range(5)] == [True, False, False, False, False]
+    assert (state.failures, state.retry_at) == (1, 0.1 + COOL_DOWN)
 
 
 def test_failures_beside_a_trial_do_not_lengthen_the_cool_down() -> None:
@@ -128,11 +137,12 @@ def test_a_trial_that_fails_after_another_call_was_answered_is_a_first_failure()
 
 
 def test_a_trial_that_nobody_saw_to_its_end_is_made_again() -> None:
-    state = PeerState(Standing())
-    assert state.begin(0.0)
-    state.end()  # its client left
-    assert state.failures == 0
+    state = proven_peer()
+    state.failed(0.0, trial=False)
     assert state.begin(COOL_DOWN)
+    state.end()  # its client left
+    assert state.failures == 1
+    assert not state.begin(COOL_DOWN) and state.begin(3 * COOL_DOWN)
 
 
 def test_calls_that_end_more_often_than_they_began_are_a_bug() -> None:
@@ -161,7 +171,7 @@ class Peers(RuleBasedStateMachine):
     @rule(at=st.integers(0, 1))
     def begin(self, at: int) -> None:
         state = self.states[at]
-        free = not state.proven and state.available(self.now)
+        free = state.failures > 0 and not state.proven and state.available(self.now)
         trial = state.begin(self.now)
         assert trial is free
         assert trial is (trial and not state.proven)
@@ -188,7 +198,7 @@ class Peers(RuleBasedStateMachine):
         state, trial = self._take(data)
         before = (state.proven, state.failures, state.retry_at)
         counted = state.failed(self.now, trial)
-        assert counted is (before[0] or trial)
+        assert counted is (before[0] or not before[1] or trial)
         if counted:
             assert not state.available(self.now)
             assert COOL_DOWN <= state.retry_at - self.now <= COOL_DOWN_LIMIT
