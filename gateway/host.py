@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -122,6 +123,8 @@ def run(load: Callable[[], Config], paths: Sequence[str], ready: Callable[[str],
     what *load* raises, `ListenError` where the address cannot be used, `OSError` or `ValueError` where a worker cannot
     start. In a process that an upgrade has started, what runs already is judged or taken over (`gateway.upgrade`).
     """
+    # Until there is somebody to hear them their default is to kill; they wait, and a program that takes over has them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR2))
     order = upgrade.order()
     if order is None:
         return _serve(load, paths, ready, None)

@@ -155,6 +155,31 @@ def test_a_worker_that_cannot_start_is_told_in_one_line_and_nothing_stays(stage:
     assert run.stderr.startswith("headrace: ") and run.stderr.count("\n") == 1, run.stderr
 
 
+def test_a_reload_that_is_asked_for_before_anybody_listens_comes_then() -> None:
+    asked = "import os, signal, sys; from gateway import cli; from gateway.cli import serve"
+    asked += "; once = iter([os.getpid()])"
+    asked += "; serve.attempt = lambda config, report: [os.kill(pid, signal.SIGHUP) for pid in once]"
+    asked += "; sys.exit(cli.main(sys.argv[1:]))"
+    with subprocess.Popen(
+        [sys.executable, "-c", asked, "serve", "--port", "0", "--workers", "2"],
+        cwd=ROOT,
+        env={**os.environ, "GATEWAY_UPSTREAMS": "m=mock://x", "GATEWAY_API_KEYS": "some-key-of-a-test"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "reloaded" in line:
+                break
+        assert "listening" in said and "reloaded" in said
+        process.send_signal(signal.SIGINT)  # without the pause of SIGTERM
+        process.stdout.read()
+    assert process.returncode == 0
+
+
 def test_least_connections_counts_the_calls_of_all_workers(stage: Stage) -> None:
     gate = Gate()
     peers = [stage.upstream(held_stream(gate)) for _ in range(3)]
