@@ -103,18 +103,20 @@ class Dropped:
     Nothing is noted that does not change the answer (a default, a hint, a label): sides leave that out by themselves.
     """
 
-    __slots__ = ("fields", "lenient")
+    __slots__ = ("_noted", "fields", "lenient")
 
     def __init__(self, lenient: bool) -> None:
         self.lenient = lenient
         #: The fields that were left out, as the client knows them, each once.
         self.fields: list[str] = []
+        self._noted: set[str] = set()  # a client may send a hundred thousand of them
 
     def leave_out(self, param: str, why: str) -> None:
         """Note that *param* is left out; *why* goes on from its name. Raises `Unmappable` where nothing may be."""
         if not self.lenient:
             raise Unmappable(f"'{param}' {why}", param)
-        if param not in self.fields:
+        if param not in self._noted:
+            self._noted.add(param)
             self.fields.append(param)
 
 

@@ -21,6 +21,9 @@ from protocols.ollama.moments import rfc3339
 from protocols.pieces import Malformed
 
 _KNOWN: Final = request.COMMON | {"messages", "tools", "_debug_render_only"}
+_TOOL: Final = frozenset({"type", "function"})
+#: With `strict`, which the server does not read and OpenAI's backends do.
+_FUNCTION: Final = frozenset({"name", "description", "parameters", "strict"})
 
 
 def _tools(value: Any, dropped: Dropped) -> list[JsonObject]:
@@ -35,7 +38,9 @@ def _tools(value: Any, dropped: Dropped) -> list[JsonObject]:
         function = fields.json_object(tool.get("function"), f"{param}.function")
         if not fields.text(function.get("name"), f"{param}.function.name"):
             raise Unmappable(f"'{param}.function.name' must not be empty", f"{param}.function.name")
-        given = {key: value for key, value in function.items() if value is not None}
+        for inner, known, within in ((tool, _TOOL, param), (function, _FUNCTION, f"{param}.function")):
+            fields.refuse_rest(inner, known, dropped, "is no field that can be translated", f"{within}.")
+        given = {key: value for key, value in function.items() if key in _FUNCTION and value is not None}
         tools.append({"type": "function", "function": given})
     return tools
 

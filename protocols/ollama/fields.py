@@ -85,11 +85,11 @@ def written(value: Any) -> bytes:
 _NOTHING: Final[tuple[Any, ...]] = (None, False, "", [], {})
 
 
-def refuse_rest(fields: Mapping[str, Any], known: frozenset[str], dropped: Dropped, why: str) -> None:
-    """Leave out every field that is not *known*, unless it is null."""
+def refuse_rest(fields: Mapping[str, Any], known: frozenset[str], dropped: Dropped, why: str, within: str = "") -> None:
+    """Leave out every field that is not *known*, unless it is null. *within*: what stands before its name."""
     for name, value in fields.items():
         if name not in known and value is not None:
-            dropped.leave_out(name, why)
+            dropped.leave_out(within + name, why)
 
 
 def refuse_set(fields: Mapping[str, Any], names: Mapping[str, Any], dropped: Dropped, why: str) -> None:

@@ -2,6 +2,10 @@
 
 Owns the roles, the ids of tool calls (the hub wants one in each call and in each result; Ollama's official Python SDK
 sends none), and where images go. It refuses everything beside `messages`. Source: `api.Message` of the server v0.33.
+
+A field of a message of another role (`thinking` of a user's) has no effect there, nor has it here. One that no message
+of Ollama's has is left out by its place. `name` of a tool's message is `tool_name`, as the SDK's examples wrote
+it before there was one.
 """
 
 from __future__ import annotations
@@ -13,6 +17,13 @@ from protocols.dialect import Dropped, JsonObject, Unmappable
 from protocols.ollama import fields, images
 
 _ROLES: Final = ("system", "user", "assistant", "tool")
+_FIELDS: Final = frozenset({"role", "content", "thinking", "images", "tool_calls", "tool_name", "tool_call_id"})
+_TOOL_FIELDS: Final = _FIELDS | {"name"}
+#: `type` as clients of OpenAI's API know it; the server does not read it.
+_CALL: Final = frozenset({"id", "type", "index", "function"})
+_FUNCTION: Final = frozenset({"index", "name", "arguments"})
+
+_UNKNOWN: Final = "is no field that can be translated"
 
 
 def to_hub(value: Any, dropped: Dropped) -> list[JsonObject]:
@@ -44,6 +55,9 @@ class _History:
         role = fields.text(message.get("role"), f"{param}.role").lower()
         if role not in _ROLES:
             raise Unmappable(f"'{param}.role' must be one of {', '.join(_ROLES)}", f"{param}.role")
+        known = _TOOL_FIELDS if role == "tool" else _FIELDS
+        if not message.keys() <= known:
+            fields.refuse_rest(message, known, self._dropped, _UNKNOWN, f"{param}.")
         content = fields.optional_text(message.get("content"), f"{param}.content")
         if role == "user":
             return {"role": role, "content": with_images(content, message.get("images"), f"{param}.images")}
@@ -68,7 +82,11 @@ class _History:
 
     def _call(self, value: Any, param: str) -> JsonObject:
         call = fields.json_object(value, param)
+        fields.refuse_rest(call, _CALL, self._dropped, _UNKNOWN, f"{param}.")
+        if fields.optional_text(call.get("type"), f"{param}.type") not in ("", "function"):
+            raise Unmappable(f"'{param}.type' must be 'function'", f"{param}.type")
         function = fields.json_object(call.get("function"), f"{param}.function")
+        fields.refuse_rest(function, _FUNCTION, self._dropped, _UNKNOWN, f"{param}.function.")
         name = fields.text(function.get("name"), f"{param}.function.name")
         arguments = fields.optional_object(function.get("arguments"), f"{param}.function.arguments")
         # The same at each turn of a conversation, so that caches of prompts see the same prompt.
@@ -85,15 +103,16 @@ class _History:
     def _answered(self, message: JsonObject, param: str) -> str:
         """The id of the call that a tool's message answers: by id, else by name, else the first that is open."""
         id = fields.optional_text(message.get("tool_call_id"), f"{param}.tool_call_id")
-        name = fields.optional_text(message.get("tool_name"), f"{param}.tool_name")
+        field = "tool_name" if message.get("tool_name") is not None else "name"
+        name = fields.optional_text(message.get(field), f"{param}.{field}")
         if id:
             self._open.pop(id, None)
             return id
         found = self._first_named(name) if name else self._first()
         if found is not None:
             return found
-        field = f"{param}.tool_name" if name else param
-        raise Unmappable(f"'{field}' answers no tool call of the messages before it", field)
+        place = f"{param}.{field}" if name else param
+        raise Unmappable(f"'{place}' answers no tool call of the messages before it", place)
 
     def _first(self) -> str | None:
         return self._open.popitem(last=False)[0] if self._open else None

@@ -24,16 +24,18 @@ _SAME: Final[tuple[tuple[str, str, Callable[[Any, str], Any]], ...]] = (
     ("repetition_penalty", "repeat_penalty", fields.number),
 )
 
-#: Options that change what is sampled and that the hub has no word for, with the server's default.
-_ODD: Final = {"typical_p": 1.0, "repeat_last_n": 64}
+#: Options that change what is sampled and that the hub has no word for, with the value at which they change nothing:
+#: the server's default. The last three its changes 8515 and 10574 took away: it logs "invalid option provided" and goes
+#: on. Whoever still sets one wants another text than would come.
+_ODD: Final = {"typical_p": 1.0, "repeat_last_n": 64, "mirostat": 0, "tfs_z": 1.0, "penalize_newline": True}
 
-#: How a model is held in memory and run, which its backend decides; and what the server v0.33 does not know any more
-#: ("invalid option provided", it logs, and goes on), so that no client can count on it.
+#: How a model is held in memory and run, which its backend decides; and mirostat's own terms, which say nothing where
+#: it is off (clients with a switch for it send them all the same), and are told with it where it is on.
 _WITHOUT_EFFECT: Final = frozenset(
     {
         *("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict", "num_keep"),
         *("numa", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock", "embedding_only"),
-        *("mirostat", "mirostat_tau", "mirostat_eta", "penalize_newline", "tfs_z"),
+        *("mirostat_tau", "mirostat_eta"),
     }
 )
 
@@ -73,9 +75,7 @@ def to_hub(value: Any, limit: str, dropped: Dropped) -> JsonObject:
     for name, default in _ODD.items():
         if options.get(name) not in (None, default):
             dropped.leave_out(f"options.{name}", "has no equivalent at the model's backend")
-    for name, found in options.items():
-        if name not in _KNOWN and found is not None:
-            dropped.leave_out(f"options.{name}", "is no option that can be translated")
+    fields.refuse_rest(options, _KNOWN, dropped, "is no option that can be translated", "options.")
     return hub
 
 

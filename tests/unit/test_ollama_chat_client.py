@@ -77,7 +77,7 @@ def test_numbers_may_be_written_as_floats_where_they_are_whole() -> None:
 
 def test_how_a_model_is_held_in_memory_is_left_out() -> None:
     told = hub_of(
-        options={"num_ctx": 4096, "num_gpu": 1, "use_mmap": True, "mirostat": 2}, keep_alive=-1, truncate=True
+        options={"num_ctx": 4096, "num_gpu": 1, "use_mmap": True, "num_thread": 4}, keep_alive=-1, truncate=True
     )
     assert told == hub_of()
 
@@ -87,6 +87,9 @@ def test_how_a_model_is_held_in_memory_is_left_out() -> None:
     [
         ({"typical_p": 0.7}, "options.typical_p"),
         ({"repeat_last_n": 0}, "options.repeat_last_n"),
+        ({"mirostat": 2, "mirostat_tau": 5.0, "mirostat_eta": 0.1}, "options.mirostat"),
+        ({"tfs_z": 0.95}, "options.tfs_z"),
+        ({"penalize_newline": False}, "options.penalize_newline"),
         ({"dry_multiplier": 1}, "options.dry_multiplier"),
     ],
 )
@@ -98,7 +101,12 @@ def test_options_that_change_the_answer_are_refused_by_name_or_left_out_and_note
 
 
 def test_options_at_their_defaults_are_left_out() -> None:
-    assert hub_of(options={"typical_p": 1.0, "repeat_last_n": 64, "top_k": None}) == hub_of()
+    nothing = {"typical_p": 1.0, "repeat_last_n": 64, "top_k": None, "tfs_z": 1, "penalize_newline": True}
+    assert hub_of(options=nothing) == hub_of()
+
+
+def test_mirostats_terms_say_nothing_while_it_is_off() -> None:
+    assert hub_of(options={"mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1}) == hub_of()
 
 
 @pytest.mark.parametrize(
@@ -169,6 +177,11 @@ def test_results_are_matched_by_id_by_name_or_in_order() -> None:
     results: list[dict[str, Any]] = [{"tool_name": "b"}, {"tool_call_id": "own"}, {}, {"tool_name": "a"}]
     messages = hub_of(messages=[USER, asked, *({"role": "tool", "content": "x"} | result for result in results)])
     assert [message["tool_call_id"] for message in messages["messages"][2:]] == ["call_1", "own", "call_0", "call_2"]
+
+
+def test_a_result_may_call_its_tool_name_as_earlier_examples_did() -> None:
+    messages = hub_of(messages=[USER, calls("a", "b"), {"role": "tool", "name": "b", "content": "x"}])["messages"]
+    assert messages[2] == {"role": "tool", "tool_call_id": "call_1", "content": "x"}
 
 
 def test_a_result_of_no_call_is_refused() -> None:
