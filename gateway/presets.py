@@ -56,7 +56,7 @@ _SAME: Final = {"generate": "completion", "generate_stream": "completion"}
 class Preset(NamedTuple):
     """*native*: doors that such a server answers itself. *health*: what it is asked to see whether it is well, where
     the configuration does not say. *models*: where it lists its models. *busy*: statuses, beside the usual ones, that
-    are about its state and not about the request.
+    are about its state and not about the request. *takes_no_limit*: as in `Terms`.
     """
 
     native: tuple[str, ...]
@@ -65,6 +65,7 @@ class Preset(NamedTuple):
     models: str = "/v1/models"
     parse_models: Callable[[bytes], tuple[str, ...]] = parse_models
     busy: tuple[int, ...] = ()
+    takes_no_limit: bool = False
 
 
 #: Sources: WIRE facts of each vendor's page; a server that answers a door in a way that official clients cannot read
@@ -73,8 +74,12 @@ PRESETS: Final[Mapping[str, Preset]] = {
     "openai": Preset(_OPENAI),
     "together": Preset((_CHAT, _COMPLETIONS, _EMBEDDINGS, "/v1/rerank", *_IMAGES, *_AUDIO)),
     "groq": Preset((_CHAT, _EMBEDDINGS, *_AUDIO), busy=(498,)),
-    "vllm": Preset((*_OPENAI, _COUNT), health="/health"),
-    "llamacpp": Preset((_CHAT, _COMPLETIONS, _EMBEDDINGS, "/v1/rerank", _COUNT), health="/health"),
+    "vllm": Preset((*_OPENAI, _COUNT), health="/health", takes_no_limit=True),
+    "llamacpp": Preset(
+        (_CHAT, _COMPLETIONS, _EMBEDDINGS, "/v1/rerank", _COUNT),
+        health="/health",
+        takes_no_limit=True,
+    ),
     "sglang": Preset((_CHAT, _COMPLETIONS, _EMBEDDINGS, "/v1/rerank"), health="/health"),
     "tgi": Preset((), _TGI_SIDES, health="/health", busy=(424,)),
     "anthropic": Preset(
@@ -104,6 +109,7 @@ def speech_of(backend: schema.Backend) -> Speech:
             api_version=backend.api_version,
             max_tokens=backend.max_tokens,
             says_max_tokens=not all(map(_is_openai, backend.endpoints)),
+            takes_no_limit=preset.takes_no_limit,
         ),
         lines=_lines(backend),
     )

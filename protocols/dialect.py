@@ -16,6 +16,8 @@ OpenAI's keeps these names there:
 - `usage.prompt_tokens_details.cache_creation_tokens`: of the prompt's tokens those that were written to a cache.
 - `embedding` of an answer is always numbers; a client that asked for base64 writes it so itself.
 - `top_k`, `min_p`, `repetition_penalty` of a request: as vLLM and its kin call them.
+- `max_tokens: null` of a completion's request: no limit, as vLLM takes it. Where the field is not there, the backend's
+  own default holds, which is OpenAI's 16 almost everywhere.
 """
 
 from __future__ import annotations
@@ -124,13 +126,15 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What a backend's configuration says about how it is asked.
 
     *api_version*: Anthropic's, as the anthropic-version header says it. *max_tokens*: what is asked for where a client
-    asks for nothing and the dialect wants a number.
+    asks for nothing and the dialect wants a number, or where it asks for no limit and the dialect cannot say that.
     """
 
     api_version: str = "2023-06-01"
     max_tokens: int = 4096
     #: Chats are bounded by OpenAI's former word, which most compatible servers know alone and its own models refuse.
     says_max_tokens: bool = False
+    #: `max_tokens: null` of a completion is no limit there; elsewhere it is the default, or refused.
+    takes_no_limit: bool = False
 
 
 class Ask(NamedTuple):

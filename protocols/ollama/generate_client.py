@@ -5,8 +5,8 @@ call on a translated route. Source: docs/api.md and `api.GenerateRequest`, `api.
 
 A prompt that the server would put into the model's template is a chat: `system` and one user message. With `raw`, or
 with a `suffix` to write towards, it is a completion: no template, no images, no thinking, no `format`, as the hub has
-none there; where it sets no num_predict, the backend's own default counts (OpenAI's and vLLM's is 16 tokens).
-`template` and `context` cannot be translated at all. An answer has no `context`.
+none there. Where it sets no num_predict it asks for no limit, as in Ollama: the default of a completion, 16 tokens,
+would end nearly every answer. `template` and `context` cannot be translated at all. An answer has no `context`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class GenerateClient:
         fields.array(given.get("images"), "images")
         names = {"images": [], "format": "", "think": False, "logprobs": False, "system": ""}
         fields.refuse_set(given, names, dropped, "cannot be translated together with raw or suffix")
-        return asked | options.to_hub(given.get("options"), "max_tokens", dropped)
+        return asked | {"max_tokens": None} | options.to_hub(given.get("options"), "max_tokens", dropped)
 
     def _texts(self, choice: JsonObject, key: str) -> tuple[str, str]:
         """The response and the thinking of an answer's choice, or of a chunk's."""

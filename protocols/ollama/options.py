@@ -57,7 +57,7 @@ NAMES: Final[Mapping[str, str]] = {
 def to_hub(value: Any, limit: str, dropped: Dropped) -> JsonObject:
     """The hub's fields for `options`; *limit* is the hub's name of num_predict (its tasks differ).
 
-    A num_predict of 0 or less is no limit, which is the default; the hub then says none either.
+    A num_predict of 0 or less is no limit, which is the default; nothing is said then.
     """
     options = fields.optional_object(value, "options")
     hub: JsonObject = {}

@@ -256,6 +256,11 @@ class CompletionBackend(_TextBackend):
 
     _path = Task.COMPLETION.value.encode()
 
+    def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
+        if not terms.takes_no_limit and hub.get("max_tokens", 0) is None:
+            hub = {**hub, "max_tokens": terms.max_tokens}
+        super().__init__(hub, stream, id, created, terms, dropped)
+
     def _say(self, index: int, choice: Any, piece: JsonObject) -> None:
         piece["text"] = choice.get("text") or ""
 

@@ -117,6 +117,8 @@ class CompletionClient(_TextClient):
 
     def __init__(self, fields: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:
         options = check_completion(fields).stream_options
+        if fields.get("max_tokens", 0) is None:  # to OpenAI the same as none; in the hub it would be no limit
+            fields = {name: value for name, value in fields.items() if name != "max_tokens"}
         wants_usage = options is not None and options.include_usage is True
         super().__init__(fields, f"cmpl-{id}", created, wants_usage)
 

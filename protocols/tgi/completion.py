@@ -104,7 +104,7 @@ class CompletionBackend(EventStream):
         top_k, typical_p = integer(hub, "top_k", -1, 2**31 - 1), number(hub, "typical_p", 0, 1)
         penalty = number(hub, "repetition_penalty", 0)
         told = {
-            "max_new_tokens": integer(hub, "max_tokens", 1) or _MAX_TOKENS,
+            "max_new_tokens": integer(hub, "max_tokens", 1) or (_MAX_TOKENS if "max_tokens" not in hub else None),
             "seed": seed(hub),
             "frequency_penalty": number(hub, "frequency_penalty", -2, 2),
             "repetition_penalty": penalty if penalty != 1 else None,

@@ -40,6 +40,13 @@ def test_a_prompt_is_answered_whole_and_streamed(native: ollama.Client) -> None:
     assert (raw.prompt_eval_count or 0) < (whole.prompt_eval_count or 0)  # no template
 
 
+def test_a_raw_prompt_without_a_limit_is_not_ended_after_a_completions_sixteen_tokens(native: ollama.Client) -> None:
+    stream = native.generate("tiny", "Hello", raw=True, stream=True, options={"seed": 7, "temperature": 0})
+    parts = [part for part, _ in zip(stream, range(40), strict=False)]
+    stream.close()
+    assert len(parts) == 40 or (parts[-1].eval_count or 0) > 16
+
+
 def test_texts_are_embedded(native: ollama.Client) -> None:
     two = native.embed("tiny", ["the dog", "the cat"])
     assert [len(vector) for vector in two.embeddings] == [WIDTH, WIDTH]
