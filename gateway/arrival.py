@@ -184,7 +184,7 @@ class Arrival(asyncio.Protocol):
             else:
                 self._held += data
         except Exception as error:  # an error here must not pass for a fault of the transport
-            self._all.clients.log.error("an arrival's step raised", error=repr(error))
+            self._all.clients.log.raised("an arrival's step raised", error)
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -64,7 +64,7 @@ class Gateway:
         # generation
         self.generation = now = Generation(generation, config, self, None)
         routes = now.upstreams.routes
-        self.proxy = Proxy(routes, self.estate.standing, self.settler, self.clock)
+        self.proxy = Proxy(routes, self.estate.standing, self.settler, self.clock, self.estate.crashed)
         self.clients = Clients(now.front, self.proxy, now.limits, self.budget, now.fields, self.clock, self.log)
         self.arrivals = Arrivals(self.clients, self.measures.connections_failed, now.terms)
         self.overload = Overload(self.clients, self.clock, Resident(), self.measures.shed, self.log)
@@ -133,8 +133,8 @@ class Gateway:
         measures.in_flight.watch(lambda: len(self.proxy.active))
         measures.client_connections.watch(lambda: len(self.clients.open) + len(self.arrivals.open))
         measures.body_budget.watch(lambda: self.budget.used)
-        self.settler.on_error = lambda error: self.log.error("a call could not be counted", error=repr(error))
-        clock.on_error = lambda error: self.log.error("a sweep raised", error=repr(error))
+        self.settler.on_error = lambda error: self.log.raised("a call could not be counted", error)
+        clock.on_error = lambda error: self.log.raised("a sweep raised", error)
         clock.on_lag = measures.loop_lag.observe
         clock.every_sweep(self.proxy.sweep)
         clock.every_sweep(self.clients.sweep)

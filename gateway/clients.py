@@ -128,7 +128,7 @@ class Clients:
             try:
                 connection.expired()
             except Exception as error:  # one connection's bug must not keep the others' deadlines from passing
-                self.log.error("a deadline's step raised", error=repr(error))
+                self.log.raised("a deadline's step raised", error)
                 connection.abort()
 
     def adopt(self, front: Front, limits: Limits, fields: FieldTable) -> None:

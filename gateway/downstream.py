@@ -308,7 +308,7 @@ class ClientConnection(ClientSocket):
         front.refuse(call, fault)
 
     def _raised(self, error: Exception) -> None:
-        self._all.log.error("a step of a call raised", error=repr(error))
+        self._all.log.raised("a step of a call raised", error)
         if self._call is not None:
             self._all.proxy.crashed(self._call)
         else:

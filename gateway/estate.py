@@ -75,9 +75,13 @@ class Estate:
             max_idle=options.max_idle,
             idle_timeout=options.idle_timeout,
             clock=self.clock,
-            on_crash=lambda error: self.log.error("a step of a call raised", error=repr(error)),
+            on_crash=self.crashed,
             dialler=Dialler(name, address.port) if name is not None else None,
         )
+
+    def crashed(self, error: Exception) -> None:
+        """A step of a call raised *error*: a bug of ours."""
+        self.log.raised("a step of a call raised", error)
 
     def take_over(self, upstreams: Upstreams) -> None:
         """*upstreams* are in force from now on."""

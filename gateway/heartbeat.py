@@ -49,13 +49,13 @@ class Heartbeats:
         """The head of *call*'s answer, if it was sent before there was an answer."""
         return self._early.get(call)
 
-    def sweep(self, now: float, on_error: Callable[[Call], None]) -> None:
+    def sweep(self, now: float, on_error: Callable[[Call, Exception], None]) -> None:
         """Send what is due; *on_error* is told of calls whose step raised."""
         for call in [call for call, (_, due) in self._due.items() if now >= due]:
             try:
                 self._beat(call, now)
-            except Exception:  # a bug of ours ends its own call, and no other
-                on_error(call)
+            except Exception as error:  # a bug of ours ends its own call, and no other
+                on_error(call, error)
 
     def _beat(self, call: Call, now: float) -> None:
         assert call.phase is not SETTLED, "a finished call has a heartbeat"

@@ -17,7 +17,7 @@ class Pauses:
 
     __slots__ = ("_on_error", "_on_over", "_timers")
 
-    def __init__(self, on_over: Callable[[Call], None], on_error: Callable[[Call], None]) -> None:
+    def __init__(self, on_over: Callable[[Call], None], on_error: Callable[[Call, Exception], None]) -> None:
         self._on_over = on_over
         self._on_error = on_error
         self._timers: dict[Call, asyncio.TimerHandle] = {}
@@ -37,5 +37,5 @@ class Pauses:
         del self._timers[call]
         try:
             self._on_over(call)
-        except Exception:  # a bug of ours ends its own call, and no other
-            self._on_error(call)
+        except Exception as error:  # a bug of ours ends its own call, and no other
+            self._on_error(call, error)

@@ -10,7 +10,7 @@ attempt, so one that comes after another looks whether `call.attempt` is still i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.answers import answer_fault, answer_whole, relay_whole
 from gateway.call import CONNECTING, PROBATION, RELAYING, SETTLED, TO_RELAYING, Answer, Attempt, Call
@@ -38,9 +38,13 @@ from protocols.http1.response import ResponseHead, own_head
 class Proxy:
     """The steps. `begin` is called by the client's connection, the others by the attempt's backend."""
 
-    __slots__ = ("_beats", "_clock", "_commits", "_pauses", "_settler", "_standing", "active", "router")
+    __slots__ = ("_beats", "_clock", "_commits", "_on_error", "_pauses", "_settler", "_standing", "active", "router")
 
-    def __init__(self, routes: Routes, standing: Standing, settler: Settler, clock: Clock) -> None:
+    def __init__(
+        self, routes: Routes, standing: Standing, settler: Settler, clock: Clock, on_error: Callable[[Exception], None]
+    ) -> None:
+        #: Told what a step raised that a deadline, a pause's end or a heartbeat began.
+        self._on_error = on_error
         self._standing = standing
         self._settler = settler
         self._clock = clock
@@ -50,7 +54,7 @@ class Proxy:
         self.router = Router(routes, self._beats, settler, clock)
         self._commits = Commits(self._beats, clock)
         #: Those of `active` that wait for their next attempt.
-        self._pauses = Pauses(self._attempt, self.crashed)
+        self._pauses = Pauses(self._attempt, self._raised)
 
     # From the client: a whole request.
 
@@ -363,10 +367,14 @@ class Proxy:
                 fault = judge_overdue(call, now)
                 if fault is not None:
                     self.stop(call, fault)
-            except Exception:  # a bug of ours ends its own call, and no other
-                self.crashed(call)
+            except Exception as error:  # a bug of ours ends its own call, and no other
+                self._raised(call, error)
         if self._beats:
-            self._beats.sweep(now, self.crashed)
+            self._beats.sweep(now, self._raised)
+
+    def _raised(self, call: Call, error: Exception) -> None:
+        self._on_error(error)
+        self.crashed(call)
 
     # Faults to the client.
 

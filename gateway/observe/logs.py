@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 from math import floor
 from time import gmtime, strftime, time
+from types import TracebackType
 from typing import Final, Protocol
 
 from gateway.observe.access import REASON, REASON_LIMIT, TEXT_LIMIT
@@ -102,6 +103,17 @@ class Log:
     def error(self, text: str, /, **fields: object) -> None:
         self._log(Level.ERROR, text, fields)
 
+    def raised(self, text: str, error: BaseException, /, **fields: object) -> None:
+        """Nobody expected *error*: which it is, and where in our code it came from.
+
+        Not its repr: that of a UnicodeError shows all the bytes that were decoded, which are a client's.
+        """
+        try:
+            told = f"{type(error).__name__}: {error}"
+        except Exception:  # foreign exceptions may fail to tell what they are
+            told = type(error).__name__
+        self._log(Level.ERROR, text, {"error": told, "at": place_of(error), **fields})
+
     def _log(self, level: Level, text: str, fields: dict[str, object]) -> None:
         if level < self._level:
             return
@@ -110,6 +122,34 @@ class Log:
             limit = REASON_LIMIT if name == REASON else TEXT_LIMIT
             line.setdefault(name, MASK if name in SECRET_FIELDS else redact(value, limit))
         self._lines.record(line)
+
+
+#: Whose frames are ours.
+_OURS: Final = ("gateway", "protocols")
+
+
+def place_of(error: BaseException) -> str:
+    """Where *error* was in our code when it was raised, or what of ours had called those who raised it; of no code of
+    ours, the innermost place at all: "gateway/relay.py:88 feed". Names and a line alone, of values nothing.
+
+    A compiled module's frames tell the same names and lines; the file is made of the module's name, as it stands in the
+    sources, since a compiled one was somewhere else when it was made.
+    """
+    ours = innermost = None
+    trace = error.__traceback__
+    while trace is not None:
+        innermost = trace
+        if _module(trace).partition(".")[0] in _OURS:
+            ours = trace
+        trace = trace.tb_next
+    found = ours or innermost
+    if found is None:
+        return ""
+    return f"{_module(found).replace('.', '/')}.py:{found.tb_lineno} {found.tb_frame.f_code.co_name}"[:TEXT_LIMIT]
+
+
+def _module(trace: TracebackType) -> str:
+    return str(trace.tb_frame.f_globals.get("__name__"))
 
 
 def redact(value: object, limit: int = TEXT_LIMIT) -> object:

@@ -146,7 +146,7 @@ class Resolver:
         try:
             self._learn(name, answer)
         except Exception as error:  # a bug of ours: this runs in the loop, and the next answer tries again
-            self._log.error("a change of addresses could not be acted on", host=name.host, error=repr(error))
+            self._log.raised("a change of addresses could not be acted on", error, host=name.host)
 
     def _failed(self, name: Name, result: str, fault: socket.gaierror) -> None:
         self._counts[result].inc()
