@@ -1,12 +1,12 @@
 """What each protocol word of the configuration means: whom it makes a backend out to be.
 
 Owns the table. It refuses to speak to anybody (`gateway.upstream`) and the dialects' words (`protocols`). Read by
-`gateway.upstreams`.
+`gateway.upstreams`, and by `gateway.cli` to tell what a backend can never be asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from gateway.config import schema
@@ -51,6 +51,10 @@ _OLLAMA: Final = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
 
 #: What `capabilities` may say, where it is another word for the same.
 _SAME: Final = {"generate": "completion", "generate_stream": "completion"}
+
+
+#: Kinds of calls that can be translated.
+_TASKS: Final = {"chat": Task.CHAT, "completion": Task.COMPLETION, "embeddings": Task.EMBEDDINGS}
 
 
 class Preset(NamedTuple):
@@ -99,7 +103,8 @@ def speech_of(backend: schema.Backend) -> Speech:
     """How *backend* is spoken to."""
     preset = PRESETS[backend.protocol]
     listed = set(backend.native or preset.native)
-    able = frozenset(door for door in INFERENCE if not backend.capabilities or door.capability in _words(backend))
+    kinds = set(map(kind_of, backend.capabilities))
+    able = frozenset(door for door in INFERENCE if not kinds or door.capability in kinds)
     return Speech(
         family=schema.family_of(backend),
         native=frozenset(door for door in able if door.path in listed),
@@ -128,8 +133,17 @@ def _sides(preset: Preset, listed: set[str]) -> Mapping[Task, SideMaker]:
     return {task: side for task, side in preset.sides.items() if task.value in listed}
 
 
-def _words(backend: schema.Backend) -> Iterable[str]:
-    return {_SAME.get(word, word) for word in backend.capabilities}
+def kinds_of(backend: schema.Backend) -> list[str]:
+    """What *backend* can be asked for, as `capabilities` calls it: by its own paths and by the sides of its dialect."""
+    preset = PRESETS[backend.protocol]
+    listed = set(backend.native or preset.native)
+    translated = [kind for kind, task in _TASKS.items() if task in _sides(preset, listed)]
+    return list(dict.fromkeys(translated + [door.capability for door in INFERENCE if door.path in listed]))
+
+
+def kind_of(word: str) -> str:
+    """The kind of calls that *word* of `capabilities` means."""
+    return _SAME.get(word, word)
 
 
 def _lines(backend: schema.Backend) -> Mapping[bytes, bytes]:

@@ -8,10 +8,14 @@ import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from gateway.cli import main
+from gateway.config.schema import Backend, Protocol
+from gateway.presets import kinds_of, speech_of
+from protocols.dialect import Task
 from tests.unit.configuring import BACKEND, KEYED, written
 
 
@@ -176,3 +180,74 @@ def test_print_shows_toml_that_loads_again(tmp_path: Path, capsys: pytest.Captur
 def test_schema_prints_a_json_schema_and_judges_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "-c", "/no/such", "--schema"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "Headrace"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "protocol = 'anthropic'\ncapabilities = ['chat', 'images']",
+            'capabilities[1]: is "images", for which protocol anthropic has no path, expected one of "chat", '
+            "or its path in native",
+        ),
+        (
+            "protocol = 'tgi'\ncapabilities = ['generate_stream', 'embeddings']",
+            'capabilities[1]: is "embeddings", for which protocol tgi has no path, expected one of "chat", '
+            '"completion", or its path in native',
+        ),
+        (
+            "native = ['/v1/embeddings']\ncapabilities = ['chat']",
+            'capabilities[0]: is "chat", for which native has no path, expected one of "embeddings", '
+            "or its path in native",
+        ),
+        (
+            "endpoints = ['mock://local']\nprotocol = 'mock'\nnative = ['/v1/chat/completions', '/v1/messages']",
+            'native[1]: is "/v1/messages", which protocol mock has not, expected one of "/v1/chat/completions", ',
+        ),
+        (
+            "endpoints = ['litellm://m']\nprotocol = 'litellm'\ncapabilities = ['audio']",
+            'capabilities[0]: is "audio", for which protocol litellm has no path, expected one of "chat", '
+            '"completion", "embeddings"',
+        ),
+        (
+            "protocol = 'vllm'\napi_version = '2026-10-21'",
+            'api_version: is "2026-10-21" with protocol vllm, expected anthropic with it',
+        ),
+    ],
+)
+def test_what_a_backend_can_never_be_asked_for_is_a_fault(
+    short: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.setattr("gateway.cli.trial.is_installed", lambda: True)
+    endpoints = "" if "endpoints" in text else "endpoints = ['http://a:1']\n"
+    path = written(short, f"{KEYED}[[backends]]\nname = 'b'\nmodels = ['m']\n{endpoints}{text}\n")
+    assert main(["check", "-c", path]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path}: backends[b].{said}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "protocol = 'groq'\nnative = ['/v1/images/generations']\ncapabilities = ['images']",
+        "protocol = 'ollama'\nnative = ['/v1/chat/completions']\ncapabilities = ['chat', 'embeddings']",
+        "protocol = 'tgi'\ncapabilities = ['generate', 'chat']",
+        "protocol = 'openai'\ncapabilities = ['images', 'audio', 'rerank', 'moderations']",
+        "native = ['/v1/responses']\ncapabilities = ['chat']",
+        "protocol = 'openai'\nnative = ['/api/chat', '/v1/messages']",
+        "[defaults]\napi_version = '2026-10-21'",
+    ],
+)
+def test_what_some_server_may_have_is_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    backend = f"[[backends]]\nname = 'b'\nmodels = ['m']\nendpoints = ['http://a:1']\n{text}\n"
+    assert main(["check", "-c", written(tmp_path, KEYED + backend)]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("protocol", get_args(Protocol))
+def test_every_protocol_can_what_its_kinds_say(protocol: Protocol) -> None:
+    backend = Backend(name="b", protocol=protocol, endpoints=("http://a:1",))
+    speech = speech_of(backend)
+    served = {door.capability for door in speech.native} | {
+        {Task.CHAT: "chat", Task.COMPLETION: "completion", Task.EMBEDDINGS: "embeddings"}[task] for task in speech.sides
+    }
+    assert set(kinds_of(backend)) == served
