@@ -29,7 +29,9 @@ from typing import Annotated, Any, Final, NamedTuple, Protocol, runtime_checkabl
 
 import msgspec
 
-_FIELD: Final = re.compile(r"[A-Za-z_]+")
+#: The indexes of a place; and where places end within which it lies.
+_INDEX: Final = re.compile(r"\[([0-9]*)\]")
+_BORDER: Final = re.compile(r"(?=[.\[])")
 #: A decoded JSON object.
 JsonObject = dict[str, Any]
 
@@ -75,18 +77,30 @@ class Unmappable(ValueError):
 
     def renamed(self, names: Mapping[str, str]) -> Unmappable:
         """The same of a field that the hub names, for a client that has other *names* (`ClientSide.names`)."""
-        param = renamed(self.param, names) if self.param is not None else None
-        whole = f"'{param}'" if param == names.get(self.param or "", self.param) else f"a part of '{param}'"
-        message = self.message.replace(f"'{self.param}'", whole)
+        message, param = self.message, self.param
+        if param is not None:
+            param, is_whole = _renamed(param, names)
+            message = message.replace(f"'{self.param}'", f"'{param}'" if is_whole else f"a part of '{param}'")
         return Unmappable(message[:1].upper() + message[1:], param)
 
 
 def renamed(param: str, names: Mapping[str, str]) -> str:
-    """*param*, a place in the hub's request, as a client with other *names* knows it: of what stands within a field
-    whose places are others there, the field alone.
+    """*param*, a place in the hub's request, as a client with other *names* knows it: of what stands within a place
+    that the names know, and is not known itself, that place alone.
     """
-    field = _FIELD.match(param)
-    return names.get(field[0], param) if field is not None else param
+    return _renamed(param, names)[0]
+
+
+def _renamed(param: str, names: Mapping[str, str]) -> tuple[str, bool]:
+    """The client's name of *param*, and whether it is the whole of it."""
+    shape = _INDEX.sub("[]", param)
+    for end in (len(shape), *(border.start() for border in reversed([*_BORDER.finditer(shape)]))):
+        name = names.get(shape[:end])
+        if name is not None:
+            for index in _INDEX.findall(param):
+                name = name.replace("[]", f"[{index}]", 1)
+            return name, end == len(shape)
+    return param, True
 
 
 class Broken(Exception):
@@ -158,7 +172,8 @@ class ClientSide(Protocol):
     """
 
     task: Task
-    #: The hub's names of fields, and what they are called by its clients, where that is something else.
+    #: The hub's names of fields, and what they are called by its clients, where that is something else. A place within
+    #: a field has `[]` for each index; one in the client's name is the same index, from the first on.
     names: Mapping[str, str]
     #: A chunk of text leaves nothing behind here, and becomes the same as the last but for the text.
     repeats_text: bool

@@ -15,11 +15,14 @@ from protocols.anthropic.client_stream import MessageStream
 from protocols.anthropic.errors import error_event
 from protocols.dialect import Dropped, ErrorObject, JsonObject, Task
 
-#: What its clients call fields of the hub. Places within messages are others there.
+#: What its clients call fields of the hub. Places within messages are others there, so blocks are named without them.
 NAMES: Final[Mapping[str, str]] = {
     "messages": "messages",
+    "messages[].content[].type": "messages.content.type",
+    "messages[].content[].image_url.url": "messages.content.source.url",
     "max_completion_tokens": "max_tokens",
     "stop": "stop_sequences",
+    "stop[]": "stop_sequences[]",
     "response_format": "output_config.format",
     "reasoning_effort": "thinking",
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",

@@ -11,6 +11,7 @@ all durations are 0, every line has the same `created_at` and tool calls come at
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from protocols.dialect import Dropped, ErrorObject, JsonObject, Task, Unmappable
@@ -24,6 +25,12 @@ _KNOWN: Final = request.COMMON | {"messages", "tools", "_debug_render_only"}
 _TOOL: Final = frozenset({"type", "function"})
 #: With `strict`, which the server does not read and OpenAI's backends do.
 _FUNCTION: Final = frozenset({"name", "description", "parameters", "strict"})
+#: A message is one message of the hub, with its images among the parts of its content.
+_NAMES: Final[Mapping[str, str]] = {
+    **options.NAMES,
+    "messages[].content[]": "messages[].images",
+    "messages[].reasoning_content": "messages[].thinking",
+}
 
 
 def _tools(value: Any, dropped: Dropped) -> list[JsonObject]:
@@ -48,7 +55,7 @@ def _tools(value: Any, dropped: Dropped) -> list[JsonObject]:
 class ChatClient:
     """A `ClientSide` for /api/chat."""
 
-    names = options.NAMES
+    names = _NAMES
     repeats_text = True
 
     def __init__(self, given: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:

@@ -10,6 +10,7 @@ of a real server normalises them, and so do OpenAI's models.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -20,6 +21,7 @@ from protocols.ollama.errors import error_line
 from protocols.ollama.json_text import encode
 from protocols.pieces import Malformed
 
+_PROMPT: Final[Mapping[str, str]] = {"input": "prompt"}
 _HINTS: Final = request.HINTS - {"shift"} | {"model", "options"}
 
 
@@ -42,7 +44,7 @@ def _vectors(answer: JsonObject) -> list[list[float]]:
 class EmbedClient:
     """A `ClientSide` for /api/embed."""
 
-    names = SAME_NAMES
+    names: Mapping[str, str] = SAME_NAMES
     repeats_text = False
 
     def __init__(self, given: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:
@@ -79,6 +81,8 @@ class EmbedClient:
 
 class EmbeddingsClient(EmbedClient):
     """A `ClientSide` for /api/embeddings: one `prompt`, one `embedding`, no counts."""
+
+    names = _PROMPT
 
     def __init__(self, given: JsonObject, stream: bool, id: str, created: int, dropped: Dropped) -> None:
         prompt = fields.text(given.get("prompt"), "prompt")

@@ -27,7 +27,11 @@ _KNOWN: Final = request.COMMON | {
 }
 
 
-_NAMES: Final[Mapping[str, str]] = {**options.NAMES, "messages": "prompt"}
+_NAMES: Final[Mapping[str, str]] = {
+    **options.NAMES,
+    "messages": "prompt",
+    "messages[].content[]": "images",
+}
 
 
 class GenerateClient:

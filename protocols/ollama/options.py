@@ -42,13 +42,13 @@ _WITHOUT_EFFECT: Final = frozenset(
 _KNOWN: Final = frozenset({name for _, name, _ in _SAME} | {"stop", "num_predict"} | _ODD.keys() | _WITHOUT_EFFECT)
 
 
-#: What Ollama's clients call fields of the hub. Places within messages are others there.
+#: What Ollama's clients call fields of the hub.
 NAMES: Final[Mapping[str, str]] = {
     **{name: f"options.{other}" for name, other, _ in _SAME},
     "stop": "options.stop",
+    "stop[]": "options.stop[]",
     "max_completion_tokens": "options.num_predict",
     "max_tokens": "options.num_predict",
-    "messages": "messages",
     "response_format": "format",
     "reasoning_effort": "think",
 }

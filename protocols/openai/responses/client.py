@@ -15,9 +15,13 @@ from protocols.openai.responses.client_request import read_request
 from protocols.openai.responses.client_stream import Events
 from protocols.openai.responses.response import ResponseWriter
 
-#: What its clients call fields of the hub.
+#: What its clients call fields of the hub. Items are no messages, so their parts are named without places.
 NAMES: Final[Mapping[str, str]] = {
     "messages": "input",
+    "messages[].content[].type": "input.content.type",
+    "messages[].content[].image_url.url": "input.content.image_url",
+    "messages[].content[].file.file_id": "input.content.file_id",
+    "messages[].content[].file.file_data": "input.content.file_data",
     "max_completion_tokens": "max_output_tokens",
     "response_format": "text.format",
     "verbosity": "text.verbosity",
