@@ -117,6 +117,9 @@ class Exchange(Protocol):
     def abort(self) -> None:
         """Stop at once and free everything. Nothing is reported to the attempt afterwards."""
 
+    def leave(self) -> None:
+        """The attempt has all that it wants: what still comes soon is let go, and nothing is reported afterwards."""
+
     def pause(self) -> None:
         """Deliver no more payload soon: the client reads slowly."""
 

@@ -171,6 +171,11 @@ class Translation:
         except Broken as broken:
             return broken.before, _broken(broken)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the backend said that its stream is over."""
+        return self._side is not None and self._side.is_over
+
     def whole(self, call: Call, head: ResponseHead, body: bytes) -> Whole | Fault:
         """A whole answer in the client's words."""
         side = self._side
@@ -282,6 +287,8 @@ class TranslatingSink:
             self._client.send(framed)
         if fault is not None:
             self._attempt.steps.spoiled(self._attempt, fault)
+        elif self._translation.is_over:
+            self._close()
 
     def feed(self, payload: bytes, framed: bytes | None = None) -> None:
         self.at_last = self._clock.now
@@ -297,8 +304,19 @@ class TranslatingSink:
         trouble = fault or wrong
         if trouble is not None:
             self._attempt.steps.spoiled(self._attempt, trouble)
+        elif self._translation.is_over:
+            self._close()
         elif run is not None:
             run.learn(payload, heard, said)
+
+    def _close(self) -> None:
+        """End the call: some upstreams keep the body of a stream open that said its end, and what its client waits for
+        is the end in its own dialect, which it has not seen.
+        """
+        attempt = self._attempt
+        if attempt.exchange is not None:
+            attempt.exchange.leave()
+        attempt.end()
 
     def _feed_text(self, text: bytes) -> None:
         """Relay a chunk of a run of text."""
@@ -332,7 +350,7 @@ class TranslatingSink:
     def flaw(self) -> Fault | None:
         """What is wrong with the stream's end, if it ended before it said so in its dialect."""
         if self._end is None:
-            heard, wrong = self._translation.hear_end()
+            heard, wrong = self._translation.hear_end() if not self._translation.is_over else ((), None)
             said, fault = self._say(heard)
             self._end = fault or wrong or self._last_words(said)
             if said and isinstance(self._end, Fault):

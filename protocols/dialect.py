@@ -214,6 +214,10 @@ class BackendSide(Protocol):
     #: A chunk of text leaves nothing behind here.
     repeats_text: bool
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the stream said that it is over: nothing of it can follow, and `end` has no more to bring."""
+
     def ask(self, model: str) -> Ask:
         """The request, for *model* as the backend calls it."""
 

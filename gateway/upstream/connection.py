@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 from gateway import sockets
 from gateway.call import Receiver
 from gateway.errors import Fault, Kind, Retry, Side
+from gateway.upstream.rest import Rest
 from protocols.http1.errors import WireError
 from protocols.http1.framing import Decoder
 from protocols.http1.response import HEAD_LIMIT, ResponseHead, ResponseHeads
@@ -92,6 +93,20 @@ class UpstreamConnection(asyncio.Protocol):
         """Give the exchange and the connection up at once."""
         self._receiver = None
         self._drop()
+
+    def leave(self) -> None:
+        """The exchange's receiver has all that it wants. The connection goes back once the body is complete, if that is
+        soon, and is given up otherwise: until then it is nobody's.
+        """
+        decoder = self._decoder
+        if decoder is None:
+            self.abort()
+        elif decoder.complete:
+            self._release(not decoder.excess)
+        else:
+            self._receiver = Rest(self, self._pool)
+            self.resume()
+            self._pool.rest_begun(self)
 
     def wear_out(self) -> None:
         """Close after the running exchange. Said in the words of its transport, so that no exchange has more to ask."""

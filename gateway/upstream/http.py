@@ -95,6 +95,10 @@ class _Connecting:
         if self.task is not None:
             self.task.cancel()
 
+    def leave(self) -> None:
+        """Nothing is delivered yet, so nothing is left over."""
+        self.abort()
+
     def pause(self) -> None:
         """Nothing is delivered yet."""
 

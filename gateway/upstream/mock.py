@@ -164,6 +164,11 @@ class MockExchange:
         if self.task is not None:
             self.task.cancel()
 
+    def leave(self) -> None:
+        """Report nothing more; what is left to do ends by itself."""
+        self._attempt = None
+        self._flowing.set()
+
     def pause(self) -> None:
         self._flowing.clear()
 

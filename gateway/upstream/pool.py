@@ -26,6 +26,9 @@ from gateway.upstream.resolver import Name
 HANDSHAKES_LIMIT: Final = 16
 #: Seconds from an answer's first byte to the end of its head, which a peer that means well sends in one piece.
 HEAD_TIME: Final = 10.0
+#: Seconds from a stream's last event to the end of its body, which a peer that means well sends at once. Waiting for it
+#: costs a connection; not waiting would cost a new one for each stream whose end comes in two reads.
+REST_TIME: Final = 1.0
 #: A peer that tells its keep-alive timeout gets this much of it: the rest is for the race with its FIN.
 TOLD_SHARE: Final = 0.8
 
@@ -54,6 +57,7 @@ class Pool:
         "_max_idle",
         "_on_crash",
         "_on_reopen",
+        "_rests_due",
         "address",
         "all",
         "connecting",
@@ -89,6 +93,8 @@ class Pool:
         #: Every connection that is open or being opened.
         self.all: set[UpstreamConnection] = set()
         self.connecting = 0
+        #: Connections whose body goes on although nobody wants it -> when it must be whole.
+        self._rests_due: dict[UpstreamConnection, float] = {}
         #: Connections whose answer's head has come in part -> when it must be whole.
         self._heads_due: dict[UpstreamConnection, float] = {}
 
@@ -182,6 +188,7 @@ class Pool:
         """*connection* is no more."""
         self.all.discard(connection)
         self._heads_due.pop(connection, None)
+        self._rests_due.pop(connection, None)
         if connection in self.idle:
             self.idle.remove(connection)
 
@@ -193,6 +200,14 @@ class Pool:
         """The head is whole."""
         self._heads_due.pop(connection, None)
 
+    def rest_begun(self, connection: UpstreamConnection) -> None:
+        """What still comes of an answer is let go, for a while."""
+        self._rests_due[connection] = self._clock.now + REST_TIME
+
+    def rest_came(self, connection: UpstreamConnection) -> None:
+        """The answer is complete."""
+        self._rests_due.pop(connection, None)
+
     def told_timeout(self, seconds: int) -> None:
         """The peer closes idle connections after *seconds*."""
         self._idle_timeout = min(self._idle_timeout, seconds * TOLD_SHARE)
@@ -201,11 +216,13 @@ class Pool:
         self._on_crash(error)
 
     def sweep(self, now: float) -> None:
-        """Close idle connections that are too old to be reused, and those whose answer's head drips."""
+        """Close idle connections that are too old to be reused, and those whose answer's head drips or never ends."""
         for connection in [connection for connection in self.idle if now >= connection.stale_at]:
             connection.abort()
         for connection in [connection for connection, due in self._heads_due.items() if now >= due]:
             connection.head_is_late()
+        for connection in [connection for connection, due in self._rests_due.items() if now >= due]:
+            connection.abort()
 
     def set_options(self, max_idle: int, idle_timeout: float) -> None:
         """As the configuration now in force has it."""

@@ -70,6 +70,11 @@ class MessagesBackend:
             raise
         return chunks
 
+    @property
+    def is_over(self) -> bool:
+        """See `BackendSide`."""
+        return self._stream.complete
+
     def end(self) -> list[JsonObject]:
         read = self._stream.read
         chunks = [chunk for event in self._reader.end() for chunk in read(event)]

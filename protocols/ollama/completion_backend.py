@@ -79,6 +79,10 @@ class CompletionBackend:
     def feed(self, payload: bytes) -> list[JsonObject]:
         return self._replies.feed(payload)
 
+    @property
+    def is_over(self) -> bool:
+        return self._replies.is_over
+
     def end(self) -> list[JsonObject]:
         return self._replies.end()
 

@@ -43,6 +43,7 @@ class EmbeddingsBackend:
     """A `BackendSide` for /api/embed."""
 
     repeats_text = False
+    is_over = False
 
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
         fields.refuse_rest(hub, _KNOWN, dropped, "is no field that can be translated for Ollama")

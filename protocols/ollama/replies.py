@@ -124,6 +124,11 @@ class Replies:
         """The chunks in *payload*. Raises `Malformed` and `Broken`."""
         return self._chunks(self._reader.feed(payload))
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its last line came."""
+        return self._done
+
     def end(self) -> list[JsonObject]:
         """The chunks of a last line without an end. Raises `Malformed` where the stream was not done, and `Broken`."""
         chunks = self._chunks(self._reader.end())

@@ -90,6 +90,11 @@ class _TextBackend:
             raise
         return chunks
 
+    @property
+    def is_over(self) -> bool:
+        """See `BackendSide`."""
+        return self._done
+
     def end(self) -> list[JsonObject]:
         """See `BackendSide`."""
         chunks: list[JsonObject] = []
@@ -277,6 +282,7 @@ class EmbeddingsBackend:
     """A backend with POST /v1/embeddings; a `BackendSide`. Asks for floats: not every server knows base64."""
 
     repeats_text = False
+    is_over = False
 
     def __init__(self, hub: JsonObject, stream: bool, id: str, created: int, terms: Terms, dropped: Dropped) -> None:
         self._body = _write({name: value for name, value in hub.items() if name not in ("model", "encoding_format")})

@@ -112,7 +112,7 @@ class ChatBackend(EventStream):
         # the stream's progress
         super().__init__()
         self._held = StopText(self._stops) if self._stops else None
-        self._begun = self._called = self._finished = self._ended = False
+        self._begun = self._called = self._finished = False
 
     def _read_fields(self, hub: JsonObject, stream: bool, dropped: Dropped) -> JsonObject:
         temperature, top_p = number(hub, "temperature", 0), number(hub, "top_p", 0, 1)

@@ -95,7 +95,7 @@ class CompletionBackend(EventStream):
         super().__init__()
         self._held = StopText(self._stops) if self._stops else None
         self._offset = 0
-        self._begun = self._ended = False
+        self._begun = False
 
     def _read_parameters(self, hub: JsonObject, dropped: Dropped) -> JsonObject:
         temperature, top_p = number(hub, "temperature", 0), number(hub, "top_p", 0, 1)

@@ -16,6 +16,13 @@ class EventStream:
 
     def __init__(self) -> None:
         self._reader = EventReader()
+        #: The last event came.
+        self._ended = False
+
+    @property
+    def is_over(self) -> bool:
+        """See `BackendSide`."""
+        return self._ended
 
     def feed(self, payload: bytes) -> list[JsonObject]:
         """The chunks in *payload*; the last one before the end has the usage and no choices."""
