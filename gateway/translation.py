@@ -228,7 +228,7 @@ def usage_of(answer: JsonObject) -> Usage | None:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and 0 <= value <= TOKENS_LIMIT else 0
+    return value if type(value) is int and 0 <= value <= TOKENS_LIMIT else 0
 
 
 def _nothing(text: bytes) -> bytes:

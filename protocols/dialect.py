@@ -49,6 +49,11 @@ TOKENS_LIMIT: Final = 1 << 40
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_LIMIT)]
 
 
+def are_tokens(*counts: int) -> bool:
+    """Whether an answer can have so many tokens, each of *counts*, which are not negative."""
+    return max(counts) <= TOKENS_LIMIT
+
+
 class Usage(msgspec.Struct, gc=False):
     """Tokens of one call, as the backend counted them; *cached* are part of *prompt*."""
 

@@ -10,9 +10,9 @@ from typing import Annotated, Final
 
 import msgspec
 
-from protocols.dialect import JsonObject
+from protocols.dialect import JsonObject, are_tokens
 
-#: No count that a backend may tell is larger: sums of them stay within 64 bits.
+#: What a backend may write at all; one that no answer can have is nonsense (`are_tokens`).
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 _FINISHES: Final = {
@@ -48,13 +48,15 @@ class WireUsage(msgspec.Struct, gc=False):
 
 
 def hub_usage(wire: WireUsage) -> JsonObject | None:
-    """The hub's usage; None where nothing was told."""
+    """The hub's usage; None where nothing was told, or nonsense."""
     if wire.input_tokens is None and wire.output_tokens is None:
         return None
     written = wire.cache_creation_input_tokens or 0
     cached = wire.cache_read_input_tokens or 0
     prompt = (wire.input_tokens or 0) + written + cached
     completion = wire.output_tokens or 0
+    if not are_tokens(prompt, completion):
+        return None
     usage: JsonObject = {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

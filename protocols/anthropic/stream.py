@@ -7,11 +7,11 @@ into events (`protocols.sse`).
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
-from protocols.dialect import Usage
+from protocols.dialect import Tokens, Usage, are_tokens
 
 #: The key as it stands in JSON. Inside generated text its quotes would be escaped, so this matches keys only.
 USAGE_KEY: Final = b'"usage"'
@@ -23,8 +23,6 @@ _END: Final = re.compile(
 )
 
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-
 # None of these can be part of a cycle, so the collector need not know them.
 
 
@@ -34,10 +32,10 @@ class _Envelope(msgspec.Struct, gc=False):
 
 
 class _WireUsage(msgspec.Struct, gc=False):
-    input_tokens: Count | None = None
-    cache_creation_input_tokens: Count | None = None
-    cache_read_input_tokens: Count | None = None
-    output_tokens: Count | None = None
+    input_tokens: Tokens | None = None
+    cache_creation_input_tokens: Tokens | None = None
+    cache_read_input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
 
 
 class _Answer(msgspec.Struct, gc=False):
@@ -114,11 +112,12 @@ def usage_of_answer(body: bytes) -> Usage | None:
     return None if wire is None else _from_wire(wire, None)
 
 
-def _from_wire(wire: _WireUsage, so_far: Usage | None) -> Usage:
+def _from_wire(wire: _WireUsage, so_far: Usage | None) -> Usage | None:
     """`input_tokens` are those that no cache had a part in; the prompt is all three together."""
     before = so_far or Usage(0, 0)
     completion = before.completion if wire.output_tokens is None else wire.output_tokens
     if wire.input_tokens is None:
         return Usage(before.prompt, completion, before.cached)
     cached = before.cached if wire.cache_read_input_tokens is None else wire.cache_read_input_tokens
-    return Usage(wire.input_tokens + (wire.cache_creation_input_tokens or 0) + cached, completion, cached)
+    prompt = wire.input_tokens + (wire.cache_creation_input_tokens or 0) + cached
+    return Usage(prompt, completion, cached) if are_tokens(prompt) else so_far

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from protocols.dialect import Ask, Dropped, ErrorObject, JsonObject, Terms, Unmappable
+from protocols.dialect import Ask, Dropped, ErrorObject, JsonObject, Terms, Unmappable, are_tokens
 from protocols.ollama import fields
 from protocols.ollama.errors import read_error
 from protocols.ollama.json_text import encode
@@ -75,12 +75,14 @@ class EmbeddingsBackend:
         if len(answer.embeddings) != self._count:
             raise Malformed("an answer has not as many embeddings as there were inputs")
         vectors, count = answer.embeddings, answer.prompt_eval_count
-        return {
+        told: JsonObject = {
             "object": "list",
             "data": [{"object": "embedding", "index": at, "embedding": vector} for at, vector in enumerate(vectors)],
             "model": self._model,
-            "usage": {"prompt_tokens": count, "total_tokens": count},
         }
+        if are_tokens(count):
+            told["usage"] = {"prompt_tokens": count, "total_tokens": count}
+        return told
 
     def feed(self, payload: bytes) -> list[JsonObject]:
         """Embeddings are never streamed: whatever came as one is wrong."""

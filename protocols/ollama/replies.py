@@ -13,7 +13,7 @@ from typing import Annotated, Final, TypedDict
 import msgspec
 from msgspec import UNSET
 
-from protocols.dialect import Broken, JsonObject
+from protocols.dialect import Broken, JsonObject, are_tokens
 from protocols.ndjson import LineReader
 from protocols.ollama.errors import is_error, read_error
 from protocols.pieces import Malformed
@@ -102,6 +102,8 @@ def usage_of(reply: Reply) -> JsonObject | None:
     if reply.prompt_eval_count is None and reply.eval_count is None:
         return None
     prompt, completion = reply.prompt_eval_count or 0, reply.eval_count or 0
+    if not are_tokens(prompt, completion):
+        return None
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 

@@ -7,11 +7,11 @@ inside a tool call's arguments by decoding the line, which happens once or twice
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
-from protocols.dialect import Usage
+from protocols.dialect import Tokens, Usage, are_tokens
 from protocols.ollama.errors import is_error
 from protocols.openai.usage import USAGE_WINDOW
 
@@ -21,21 +21,24 @@ STREAM_DEFAULT: Final = True
 #: A line that may be the last one. Inside generated text the quotes would be escaped.
 _LAST: Final = re.compile(rb'"done"\s{0,8}:\s{0,8}true|"error"\s{0,8}:')
 _COUNTS: Final = {
-    name: re.compile(rb'"%b"\s{0,8}:\s{0,8}(\d{1,18})(?=[\s,}])' % name)
-    for name in (b"prompt_eval_count", b"eval_count")
+    name: re.compile(rb'"%b"\s{0,8}:\s{0,8}([^\s,}]{1,32})' % name) for name in (b"prompt_eval_count", b"eval_count")
 }
-
-_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Line(msgspec.Struct, gc=False):
     done: bool = False
     error: msgspec.Raw = msgspec.Raw(b"null")
-    prompt_eval_count: _Count | None = None
-    eval_count: _Count | None = None
+
+
+class _Counts(msgspec.Struct, gc=False):
+    """Apart: nonsense in them must not hide that a line is the last."""
+
+    prompt_eval_count: Tokens | None = None
+    eval_count: Tokens | None = None
 
 
 _decode_line: Final = msgspec.json.Decoder(_Line).decode
+_decode_counts: Final = msgspec.json.Decoder(_Counts).decode
 
 
 def _decoded(line: bytes) -> _Line | None:
@@ -69,8 +72,11 @@ def usage_of_line(line: bytes) -> Usage | None:
     """What *line* says was counted; None where it says nothing. A count that is left out is 0 (`omitempty`)."""
     if b'eval_count"' not in line:
         return None
-    found = _decoded(line)
-    if found is None or (found.prompt_eval_count is None and found.eval_count is None):
+    try:
+        found = _decode_counts(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if found.prompt_eval_count is None and found.eval_count is None:
         return None
     return Usage(found.prompt_eval_count or 0, found.eval_count or 0)
 
@@ -86,5 +92,8 @@ def usage_of_answer(body: bytes) -> Usage | None:
     found = {name: pattern.findall(window) for name, pattern in _COUNTS.items()}
     if not any(found.values()):
         return None
-    prompt, completion = (int(counts[-1]) if counts else 0 for counts in found.values())
-    return Usage(prompt, completion)
+    last = [counts[-1] if counts else b"0" for counts in found.values()]
+    if not all(map(bytes.isdigit, last)):
+        return None
+    prompt, completion = map(int, last)
+    return Usage(prompt, completion) if are_tokens(prompt, completion) else None

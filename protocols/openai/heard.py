@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, TypedDict, TypeVar
 
 import msgspec
 
-from protocols.dialect import Broken, ErrorObject, JsonObject
+from protocols.dialect import Broken, ErrorObject, JsonObject, are_tokens
 from protocols.openai.errors import carries_error, read_stream_error
 from protocols.pieces import Malformed
 
@@ -207,13 +207,15 @@ def finish_of(reason: str, calls: bool) -> str:
 
 
 def usage_of(heard: Heard) -> JsonObject | None:
-    """The usage of an answer or a chunk, wherever it sits; None where it has none."""
+    """The usage of an answer or a chunk, wherever it sits; None where it has none, or nonsense."""
     usage = heard.usage
     if usage is None and heard.x_groq is not None:
         usage = heard.x_groq.usage
     if usage is None:
         return None
     prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    if not are_tokens(prompt, completion):
+        return None
     total = usage.get("total_tokens") or prompt + completion
     tidy: JsonObject = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
     details: tuple[tuple[str, Any], ...] = (

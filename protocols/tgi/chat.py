@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from protocols.dialect import Ask, Broken, Dropped, ErrorObject, JsonObject, Terms
+from protocols.dialect import Ask, Broken, Dropped, ErrorObject, JsonObject, Terms, are_tokens
 from protocols.pieces import Malformed
 from protocols.tgi import errors
 from protocols.tgi.fields import Count, encode, flag, integer, leave_out_rest, number, seed, stops
@@ -296,8 +296,9 @@ def _add_rest(answer: JsonObject, found: _Body) -> None:
         answer["system_fingerprint"] = found.system_fingerprint
     if found.usage is not None:
         prompt, completion = found.usage.prompt_tokens, found.usage.completion_tokens
-        total = prompt + completion
-        answer["usage"] = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+        if are_tokens(prompt, completion):
+            total = prompt + completion
+            answer["usage"] = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
 
 
 def _logprobs(found: _Logprobs | None) -> JsonObject | None:

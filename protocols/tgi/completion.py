@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from protocols.dialect import Ask, Broken, Dropped, ErrorObject, JsonObject, Terms, Unmappable
+from protocols.dialect import Ask, Broken, Dropped, ErrorObject, JsonObject, Terms, Unmappable, are_tokens
 from protocols.pieces import Malformed
 from protocols.tgi import errors
 from protocols.tgi.fields import Count, encode, flag, integer, leave_out_rest, number, seed, stops
@@ -167,7 +167,7 @@ class CompletionBackend(EventStream):
         if stop is not None:
             choice["stop_reason"] = stop
         answer = self._base | {"choices": [choice]}
-        if details.prefill:
+        if details.prefill and are_tokens(details.generated_tokens):
             answer["usage"] = _usage(len(details.prefill), details.generated_tokens)
         return answer
 
@@ -216,7 +216,7 @@ class CompletionBackend(EventStream):
         if stop is not None:
             chunk["choices"][0]["stop_reason"] = stop
         chunks.append(chunk)
-        if details.input_length is not None:
+        if details.input_length is not None and are_tokens(details.input_length, details.generated_tokens):
             usage = _usage(details.input_length, details.generated_tokens)
             chunks.append(self._base | {"choices": [], "usage": usage})
         self._ended = True
