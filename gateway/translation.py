@@ -26,6 +26,7 @@ from protocols.dialect import (
     Broken,
     ClientSide,
     Dropped,
+    HeadReader,
     JsonObject,
     TextFeeder,
     Unmappable,
@@ -195,6 +196,9 @@ class Translation:
             return Fault(Side.UPSTREAM, Kind.UPSTREAM_BROKEN, text, Retry.REPEATABLE)
         try:
             answer = side.answer(body)
+            if isinstance(side, HeadReader) and "usage" not in answer:
+                usage = side.usage_of_head(head.lines)
+                answer |= {"usage": usage} if usage is not None else {}
             return Whole(200, self.client.answer(answer), usage_of(answer))
         except Malformed as problem:
             return _malformed(problem)

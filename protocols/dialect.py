@@ -245,6 +245,14 @@ class BackendSide(Protocol):
         """The chunks that the stream's end brings. Raises `Malformed` where it ended before it said so."""
 
 
+@runtime_checkable
+class HeadReader(Protocol):
+    """A backend's side whose whole answers tell their usage in their heads."""
+
+    def usage_of_head(self, lines: Sequence[bytes]) -> JsonObject | None:
+        """The hub's usage in *lines*, which together are those of an answer's head; their names are in lower case."""
+
+
 class Form(Protocol):
     """Where the parts of a stream end, and what they carry: `protocols.sse` or `protocols.ndjson`."""
 

@@ -5,13 +5,16 @@ for. A CompletionBackend is made by the gateway for each attempt.
 
 `decoder_input_details` is asked for in whole answers, as TGI's own /v1/completions does: the tokens of the prompt are
 counted there and nowhere else in the body. From 3.0 on the server ignores it unless it was started with
-REQUEST_LOGPROBS=1, and then the answer has no usage; where it is heeded it costs the logits of the whole prompt. A
-stream tells the count for nothing (`input_length`), and would be refused with the option.
+REQUEST_LOGPROBS=1, and then only the answer's head has the counts (`usage_of_head`), if no proxy took them away; where
+it is heeded it costs the logits of the whole prompt. A stream tells the count for nothing (`input_length`), and would
+be refused with the option.
 Source: GenerateParameters, generate_internal, generate_stream_internal (router/src/lib.rs, server.rs).
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -67,6 +70,8 @@ class _Event(msgspec.Struct):
     error_type: str | None = None
 
 
+#: `generate_internal` of router/src/server.rs writes them.
+_COUNTED: Final = re.compile(rb"(?:\A|\n)x-(prompt|generated)-tokens:[ \t]*([0-9]{1,20})[ \t]*\r")
 _decode_answer: Final = msgspec.json.Decoder(_Answer).decode
 _decode_event: Final = msgspec.json.Decoder(_Event).decode
 
@@ -170,6 +175,14 @@ class CompletionBackend(EventStream):
         if details.prefill and are_tokens(details.generated_tokens):
             answer["usage"] = _usage(len(details.prefill), details.generated_tokens)
         return answer
+
+    def usage_of_head(self, lines: Sequence[bytes]) -> JsonObject | None:
+        """See `HeadReader`: a body has no count of the prompt, unless it repeats it."""
+        found = dict(_COUNTED.findall(b"".join(lines)))
+        if len(found) < 2:
+            return None
+        prompt, completion = int(found[b"prompt"]), int(found[b"generated"])
+        return _usage(prompt, completion) if are_tokens(prompt, completion) else None
 
     def error(self, status: int, body: bytes) -> ErrorObject:
         return errors.read_error(status, body)

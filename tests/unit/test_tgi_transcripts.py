@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from protocols.dialect import BackendSide, Broken, Dropped, Terms
+from protocols.dialect import BackendSide, Broken, Dropped, HeadReader, Terms
 from protocols.pieces import Malformed
 from protocols.tgi.chat import ChatBackend
 from protocols.tgi.completion import CompletionBackend
@@ -175,6 +175,25 @@ def test_a_whole_completion_has_a_usage_where_the_prompt_was_counted() -> None:
     assert choice == {"index": 0, "text": choice["text"], "logprobs": None, "finish_reason": "length"}
     assert answer["usage"] == {"prompt_tokens": 11, "completion_tokens": 10, "total_tokens": 21}
     assert "usage" not in answer_of("generate_stop")
+
+
+@pytest.mark.parametrize(
+    ("lines", "usage"),
+    [
+        ([b"x-prompt-tokens: 7\r\nx-time: 3\r\n", b"x-generated-tokens: ", b"9", b"\r\n"], (7, 9)),
+        ([b"x-generated-tokens: 9\r\n"], None),
+        ([b"x-prompt-tokens: -7\r\nx-generated-tokens: 9\r\n"], None),
+        ([b"x-prompt-tokens: 7.5\r\nx-generated-tokens: 9\r\n"], None),
+        ([b"x-prompt-tokens: 7\r\nx-generated-tokens: 1099511627777\r\n"], None),
+        ([b"via: x-prompt-tokens: 7\r\nx-generated-tokens: 9\r\n"], None),
+    ],
+)
+def test_a_head_tells_the_usage_of_a_whole_completion(lines: list[bytes], usage: tuple[int, int] | None) -> None:
+    side = make("generate_stop")
+    assert isinstance(side, HeadReader)
+    told = side.usage_of_head(lines)
+    assert (None if told is None else (told["prompt_tokens"], told["completion_tokens"])) == usage
+    assert told is None or told["total_tokens"] == 16
 
 
 def test_a_whole_completion_echoes_and_lacks_its_stop_sequence() -> None:

@@ -97,3 +97,18 @@ def test_what_came_in_one_read_with_an_error_is_told_before_it_and_at_once(
     gate.open()
     body = client.finish().body
     assert 0 < body.index(b'"last"') < body.index(b"out of memory")
+
+
+@pytest.mark.parametrize("prefill", [False, True])
+def test_a_whole_completion_of_tgi_is_counted_by_its_head_where_its_body_is_not(stage: Stage, prefill: bool) -> None:
+    details = {"finish_reason": "length", "generated_tokens": 5, "prefill": [{}] * 3 * prefill, "tokens": []}
+    body = json.dumps({"generated_text": "Hello", "details": details}).encode()
+    answer = answers.whole(200, body, ("X-Prompt-Tokens", "4"), ("x-generated-tokens", "5"))
+    gateway = in_front_of(stage, answer, protocol="tgi", models=["m"])
+    prompt = 3 if prefill else 4
+    response = gateway.ask("POST", "/v1/completions", b'{"model":"m","prompt":"Hi"}')
+    usage = {"prompt_tokens": prompt, "completion_tokens": 5, "total_tokens": prompt + 5}
+    assert (response.status, response.json().get("usage")) == (200, usage)
+    line = gateway.wait_call(request_id=response.header("x-request-id"))
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (prompt, 5)
+    assert gateway.metrics().value("gateway_tokens_total", model="m", kind="prompt") == prompt
