@@ -99,6 +99,8 @@ class Description(msgspec.Struct):
     ending: str
     fault: str | None
     stream: bool
+    #: "anthropic>openai": the client's dialect and the backend's, of a call that was asked for in another than its own.
+    translated: str | None
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -350,7 +352,16 @@ def _describe(call: Call, ending: str) -> Description:
         ending,
         fault.kind.code if fault is not None else None,
         call.stream,
+        _translated(call),
     )
+
+
+def _translated(call: Call) -> str | None:
+    """Told from what calls of one kind share: what `router` made of this one may be a fallback's that was not asked."""
+    endpoint, route = call.endpoint, call.route
+    if route is None or call.peer is None or endpoint.client is None or endpoint in route.speech.native:
+        return None
+    return f"{endpoint.dialect.name}>{route.speech.family}"
 
 
 def _shown_model(call: Call) -> str:

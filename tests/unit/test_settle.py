@@ -50,7 +50,19 @@ MEMBERS = (
         "fallback",
         "upstream",
     ),
-    *("endpoint", "status", "ending", "fault", "stream", "tries", "bytes_in", "bytes_out", "chunks", "t_total"),
+    *(
+        "endpoint",
+        "status",
+        "ending",
+        "fault",
+        "stream",
+        "translated",
+        "tries",
+        "bytes_in",
+        "bytes_out",
+        "chunks",
+        "t_total",
+    ),
     *("t_read", "t_admit", "t_queue", "t_connect", "t_head", "t_first", "t_body"),
     *("prompt_tokens", "completion_tokens", "cached_tokens"),
 )
@@ -99,7 +111,7 @@ def test_a_line_has_all_members_in_their_order(tmp_path: Path) -> None:
     line.pop("t_body")
     assert list(line.values()) == [
         *("info", "call", "a", "ta", "10.0.0.1", None, "POST", "/v1/chat/completions", "m", None, "one"),
-        *("http://one:1", 200, "--", None, False, 1, 4, 5, 0, 1, 2, -1, 3, 4, 5, 1, 2, 3),
+        *("http://one:1", 200, "--", None, False, None, 1, 4, 5, 0, 1, 2, -1, 3, 4, 5, 1, 2, 3),
     ]
     assert house.measures.upstream_requests.child("one", "200").value == 1
     assert house.measures.requests.child("POST", "/v1/chat/completions", "200").value == 1

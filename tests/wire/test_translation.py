@@ -18,6 +18,13 @@ UNSAID = {("/v1/responses", "stop"), ("/api/generate", "tools"), ("/api/generate
 HUMS = {("/api/generate", "ollama", "thinking")}
 #: Doors whose streams are relayed in OpenAI's dialect.
 RELAYED = {("/v1/chat/completions", house) for house in ("openai", "chatonly", "mock")}
+#: And those whose calls are in the backend's own dialect.
+UNTOUCHED = RELAYED | {
+    *(("/v1/responses", "mock"), ("/v1/messages", "anthropic")),
+    *(("/api/chat", "ollama"), ("/api/generate", "ollama")),
+}
+SPOKEN = {"/v1/messages": "anthropic", "/api/chat": "ollama", "/api/generate": "ollama"}
+SPEAKS = {house: house for house in ("anthropic", "ollama", "tgi")}
 CASES = [
     (door, house, scenario)
     for scenario, told in ANSWERS.items()
@@ -59,5 +66,7 @@ def test_what_a_backend_says_is_what_the_client_hears(
         line = gateway.wait_call(before + 1, path=door)
         assert (line["model"], line["status"], line["upstream"]) == (asked.model, 200, house)
         assert (line["prompt_tokens"], line["completion_tokens"]) == heard.tokens
+        dialects = f"{SPOKEN.get(door, 'openai')}>{SPEAKS.get(house, 'openai')}"
+        assert line["translated"] == (None if (door, house) in UNTOUCHED else dialects)
         # OpenAI's package leaves at [DONE], which may be before the last chunk of a stream that is relayed
         assert line["ending"] == "--" or (stream and (door, house) in RELAYED)
