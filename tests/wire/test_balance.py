@@ -71,13 +71,20 @@ def test_calls_that_run_spread_evenly(stage: Stage, balance: str) -> None:
 def test_least_connections_avoids_the_busy_peer(stage: Stage) -> None:
     busy, free = stage.upstream(), stage.upstream()
     gateway = stage.gateway(configuration(backend(busy, free, retry={"tries": 1})))
-    gate = hold(stage, gateway, [busy, free], 2)
+    gates = Gate(), Gate()
+    for upstream, gate in zip((busy, free), gates, strict=True):
+        upstream.answer = answers.stalled(gate)
+    clients = [stage.connect(gateway) for _ in range(2)]
+    for number, client in enumerate(clients, 1):
+        client.chat()
+        wait_until(partial(has, [busy, free], number), f"request {number}")
     assert shares([busy, free]) == [1, 1]
-    free.drop_connections()
+    gates[1].open()
+    gateway.wait_gauge(1, "gateway_in_flight_requests")
     free.answer = answers.chat()
     ask(gateway, 10)
     assert shares([busy, free]) == [1, 11]
-    gate.open()
+    gates[0].open()
 
 
 @pytest.mark.parametrize("balance", ["random", "least_connections", "p2c"])

@@ -119,6 +119,13 @@ def test_what_was_told_is_forgotten(stage: Stage) -> None:
     busy.answers[METRICS] = answers.error(404)
     wait_until(lambda: loads(gateway) == {}, "it is too old", 3.0)
     known = served(busy)
+
+    def gets_calls() -> bool:
+        call(gateway, 1)
+        return served(busy) > known
+
+    wait_until(gets_calls, "the balancers look at the next sweep")
+    known = served(busy)
     call(gateway, 60)
     assert served(busy) - known > 15
 
