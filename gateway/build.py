@@ -107,9 +107,13 @@ class Gateway:
         """The protocol of a socket that was accepted."""
         return self.arrivals.connection() if self.arrivals.terms.asked else self.clients.connection()
 
-    def descriptors(self) -> int:
-        """File descriptors of all connections."""
-        return len(self.clients.open) + len(self.arrivals.open) + sum(len(pool.all) for pool in self.pools)
+    def descriptors(self, entering: int) -> int:
+        """File descriptors that connections take or may take; *entering* clients' are not among the open ones yet.
+
+        Each client may send a request, which takes a connection to its upstream.
+        """
+        clients = entering + len(self.clients.open) + len(self.arrivals.open)
+        return clients + max(clients, sum(len(pool.all) for pool in self.pools))
 
     def _pids(self) -> list[int]:
         """The supervisor's and every worker's; this process's alone where there is no supervisor."""

@@ -76,6 +76,8 @@ class Listener:
     def _complete(self, server: Server, count: int) -> None:
         """Have what was inherited be as *server* says, as far as may be: workers can share a socket."""
         try:
+            for sock in self.socks:
+                sock.listen(server.backlog)
             if self._path:
                 if self._is_ours():
                     os.chmod(self._path, int(server.socket_mode, 8))

@@ -67,14 +67,12 @@ class Worker:
         gateway.clock.start(loop)
         gate = Gate(
             self._socks,
-            gateway.generation.config.server.backlog,
             gateway.accept,
             gateway.descriptors,
             gateway.measures.accept_pauses,
             gateway.log,
         )
-        await gate.open()
-        gateway.clock.every_sweep(gate.sweep)
+        gate.open()
         for discovery in gateway.discoveries:
             discovery.start()
         # What lives now lives for ever: the collector need not look at it again.

@@ -124,7 +124,7 @@ def test_workers_that_cannot_start_leave_the_old_ones_serving_until_they_can(sta
     workers = gateway.workers
     (stream,) = streams(stage, gateway, 1, model="s")
     sound = (copy / "gateway/worker.py").read_text()
-    edit(copy, "gateway/worker.py", "        await gate.open()\n", '        raise OSError("no worker today")\n')
+    edit(copy, "gateway/worker.py", "        gate.open()\n", '        raise OSError("no worker today")\n')
     gateway.process.send_signal(signal.SIGUSR2)
     # More often than what ends a gateway that never served.
     failed = lambda: len(lines(gateway, "a worker cannot start")) > 4  # noqa: E731
