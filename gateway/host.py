@@ -44,8 +44,9 @@ _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 class _Reading:
     """How the configuration is read again: as it was read first (*load*), and tried."""
 
-    def __init__(self, load: Callable[[], Config], watch: Watch, config: Config) -> None:
+    def __init__(self, load: Callable[[], Config], paths: Sequence[str], watch: Watch, config: Config) -> None:
         self._load = load
+        self._paths = paths
         self._named = watch.named
         self._files = watch.named(config)
         self.due = watch.due
@@ -53,7 +54,7 @@ class _Reading:
 
     def read(self, old: Config) -> Config:
         config = self._load()
-        _keep_from_nothing(old, config)
+        _keep_from_nothing(old, config, ", ".join(self._paths) or "environment")
         Gateway(config)
         return config
 
@@ -68,11 +69,11 @@ class _Reading:
         return keep_settled(old, new), news
 
 
-def _keep_from_nothing(old: Config, new: Config) -> None:
+def _keep_from_nothing(old: Config, new: Config, where: str) -> None:
     """Raise ValueError where *new* says nothing of what *old* served: so reads a file that was cut off, or emptied."""
     for key, of in (("[[backends]]", _own_backends), ("[[auth.keys]]", _own_keys)):
         if of(old) and not of(new):
-            raise ValueError(f"{key}: none is configured any more, expected at least one (an empty or cut file?)")
+            raise ValueError(f"{where}: {key}: none is there any more, expected at least one (an empty or cut file?)")
 
 
 def _own_backends(config: Config) -> bool:
@@ -164,7 +165,7 @@ def _serve(load: Callable[[], Config], paths: Sequence[str], ready: Callable[[st
     else:
         config, listeners = _taken_listeners(former, config, count, log)
     try:
-        return _supervise(config, count, listeners, former, _Reading(load, watch, config), ready, lines, log)
+        return _supervise(config, count, listeners, former, _Reading(load, paths, watch, config), ready, lines, log)
     finally:
         listeners.close()
 

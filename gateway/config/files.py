@@ -5,14 +5,22 @@ Owns finding, reading and merging files. It refuses the schema (`convert`). Call
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import select
+import time
 import tomllib
 from collections.abc import Sequence
 from typing import Final
 
 from gateway.config.faults import Faults
 from gateway.config.tree import Table, grow, merge
+
+#: Bytes that a file may have: a thousand times what people write, and no more than a process can hold.
+LARGEST: Final = 64 << 20
+#: Seconds that a pipe has to end.
+PIPE_TIME: Final = 5.0
 
 _PLACE: Final = re.compile(r"(.*) \(at (line \d+, column \d+|end of document)\)", re.DOTALL)
 
@@ -50,9 +58,7 @@ def _files(path: str, faults: Faults) -> list[str]:
 
 def _read_file(file: str, faults: Faults) -> Table | None:
     try:
-        with open(file, "rb") as opened:
-            text = opened.read().decode("utf-8-sig")
-        found = grow(tomllib.loads(text), file)
+        found = grow(tomllib.loads(_content(file).decode("utf-8-sig")), file)
     except OSError as error:
         faults.add(file, "", f"cannot be read ({error.strerror}), expected a TOML file or a folder of them")
     except UnicodeDecodeError as error:
@@ -66,3 +72,22 @@ def _read_file(file: str, faults: Faults) -> Table | None:
     else:
         return found if isinstance(found, Table) else None
     return None
+
+
+def _content(file: str) -> bytes:
+    """All of *file*, which may be a pipe that somebody still writes to. Raises OSError."""
+    # A pipe that nobody writes to is opened at once, and empty.
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as opened:
+        poll = select.poll()
+        poll.register(opened, select.POLLIN)
+        end = time.monotonic() + PIPE_TIME
+        content = bytearray()
+        while len(content) <= LARGEST:
+            if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                raise OSError(errno.ETIMEDOUT, f"it did not end within {PIPE_TIME:.0f} s")
+            piece = opened.read(1 << 20)
+            if piece is not None:
+                content += piece
+                if not piece:
+                    return bytes(content)
+    raise OSError(errno.EFBIG, f"it is larger than {LARGEST >> 20} MiB")

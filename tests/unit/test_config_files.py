@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.config import files
 from gateway.config.faults import Faults
 from gateway.config.load import ConfigError, load
 from gateway.config.tree import Array, Leaf, Node, Table, grow, merge, overlay
@@ -95,6 +98,29 @@ def test_a_missing_path_and_an_empty_folder_are_faults(tmp_path: Path) -> None:
     [first, second] = map(str, caught.value.faults)
     assert first.startswith(f"{tmp_path}/none.toml: cannot be read (No such file or directory)")
     assert second.startswith(f"{empty}: has no *.toml")
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with open(writer, "wb") as end:
+        end.write(b"[server]\n")
+        end.flush()
+        later = threading.Timer(0.05, lambda: (end.write(b"port = 1\n"), end.close()))
+        later.start()
+        assert load([f"/dev/fd/{reader}"], {}, {}).server.port == 1
+        later.join()
+    os.close(reader)
+
+
+def test_what_never_ends_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PIPE_TIME", 0.05)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError) as caught:
+        load([str(tmp_path / "pipe"), str(tmp_path / "zero")], {}, {})
+    [first, second] = map(str, caught.value.faults)
+    assert first.startswith(f"{tmp_path}/pipe: cannot be read (it did not end within 0 s)")
+    assert second.startswith(f"{tmp_path}/zero: cannot be read (it is larger than 64 MiB)")
 
 
 def test_every_file_of_a_folder_is_judged_in_one_run(tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def test_a_file_that_was_cut_off_does_not_serve_the_defaults(stage: Stage) -> No
     keys, backends = {"auth": config["auth"]}, {"backends": config["backends"]}
     for cut, missing in (("", "[[backends]]"), (keys, "[[backends]]"), (backends, "auth.keys")):
         verdict = reload(gateway, cut)
-        assert verdict["msg"].startswith("the configuration is refused") and missing in verdict["reason"], verdict
+        assert verdict["msg"].startswith("the configuration is refused"), verdict
+        assert verdict["reason"].startswith(f"{gateway.folder / 'gateway.toml'}: {missing}: no"), verdict
     assert gateway.ask("POST", CHAT, chat_request()).status == 200
 
 
@@ -222,7 +223,8 @@ def test_a_file_that_cannot_be_read_to_its_end_is_given_up(stage: Stage) -> None
     os.mkfifo(file)
     gateway.process.send_signal(signal.SIGHUP)
     refused = "the configuration is refused, the former one stays"
-    wait_until(lambda: any(line["msg"] == refused for line in gateway.log_lines()), "it is given up", timeout=15.0)
+    said = lambda: [line["reason"] for line in gateway.log_lines() if line["msg"] == refused]  # noqa: E731
+    assert f"{file}: cannot be read (it did not end within 5 s)" in wait_until(said, "it is given up", timeout=15.0)[0]
     assert reload(gateway, merge(config, {"server": {"pre_stop": "1ms"}}))["generation"] == 2
 
 
