@@ -173,7 +173,8 @@ class Resolver:
         added, removed = set(now) - set(former), set(former) - set(now)
         if added or removed:
             if former:
-                self._log.info("addresses changed", host=name.host, added=sorted(added), removed=sorted(removed))
+                news = {"added": ", ".join(sorted(added)), "removed": ", ".join(sorted(removed))}
+                self._log.info("addresses changed", host=name.host, **news)
             name.untold = True
         try:
             if name.untold:

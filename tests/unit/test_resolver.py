@@ -30,8 +30,9 @@ class World:
         self.changes: list[tuple[str, ...]] = []
         self.measures = Measures("1")
         self.said: list[str] = []
+        self.fields: dict[str, object] = {}
         log = Log(DirectLines([], "json"), Level.INFO, Stamp())
-        log.warning = log.info = lambda text, **more: self.said.append(text)  # type: ignore[method-assign]  # kept, not written
+        log.warning = log.info = self._say  # type: ignore[method-assign]  # kept, not written
         self.resolver = Resolver(
             lambda host, done: self.begun.append((host, done)),
             self.measures.dns_lookups,
@@ -39,6 +40,10 @@ class World:
             log,
             lambda name: self.changes.append(name.addresses),
         )
+
+    def _say(self, text: str, /, **fields: object) -> None:
+        self.said.append(text)
+        self.fields = fields
 
     def names(self, **refresh: float) -> list[Name]:
         """Configure hosts with their intervals."""
@@ -149,6 +154,7 @@ def test_a_change_is_told_and_an_order_is_none(world: World) -> None:
     assert world.changes == [("1.0.0.1", "1.0.0.2"), ("1.0.0.2", "1.0.0.3")]
     assert name.addresses == ("1.0.0.2", "1.0.0.3"), "what stays comes first"
     assert world.said == ["addresses changed"]
+    assert world.fields == {"host": "a", "added": "1.0.0.3", "removed": "1.0.0.1"}
 
 
 def test_too_many_addresses_are_cut_to_the_same_ones_however_they_are_shuffled(world: World) -> None:
