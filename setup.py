@@ -24,6 +24,7 @@ COMPILED = (
     "gateway/answers.py",
     "gateway/call.py",
     "gateway/client_socket.py",
+    "gateway/clock.py",
     "gateway/downstream.py",
     "gateway/errors.py",
     "gateway/front.py",

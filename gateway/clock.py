@@ -2,8 +2,8 @@
 
 Owns the only periodic timer of a worker. A deadline is a number that its owner compares during the sweep, because
 arming and cancelling a timer for each call costs 0.9 us and asyncio.timeout 4 us; the price is that deadlines fire up
-to one `SWEEP_INTERVAL` late. Fine timers (connect, by `within`; the pause before a retry) use the loop's
-own. One Clock is made per worker by `gateway.build`.
+to one `SWEEP_INTERVAL` late. Fine timers (`gateway.within`; the pause before a retry) use the loop's own. One Clock is
+made per worker by `gateway.build`.
 
 A process that stood still (SIGSTOP, a suspended machine, a starved one) has read nothing meanwhile: what its peers sent
 waits in the kernel. So time in which the loop stood still counts for nobody's deadline, and every socket is read once
@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final
 
@@ -36,6 +35,8 @@ NEVER: Final = float("inf")
 #: Seconds, for deadlines; and nanoseconds, for what is measured: their differences are whole numbers.
 monotonic = time.monotonic
 monotonic_ns = time.monotonic_ns
+#: Seconds since 1970, for what is shown.
+wall = time.time
 
 
 class Clock:
@@ -122,40 +123,7 @@ class Clock:
                     self.on_error(error)
 
     def _renew_date(self) -> None:
-        second = int(time.time())
+        second = int(wall())
         if second != self._second:
             self._second = second
             self.date = b"date: " + formatdate(second, usegmt=True).encode("ascii") + b"\r\n"
-
-
-@asynccontextmanager
-async def within(seconds: float) -> AsyncIterator[None]:
-    """Bound what is awaited inside, as asyncio.timeout does; time in which the loop stood still is given back, once.
-
-    Raises TimeoutError.
-    """
-    async with asyncio.timeout(None) as timeout:
-        limit = _Limit(timeout, seconds)
-        try:
-            yield
-        finally:
-            limit.handle.cancel()
-
-
-class _Limit:
-    """When what is awaited has had its time."""
-
-    __slots__ = ("_timeout", "handle")
-
-    def __init__(self, timeout: asyncio.Timeout, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._timeout = timeout
-        self.handle = loop.call_later(seconds, self._passed, loop.time() + seconds)
-
-    def _passed(self, due: float) -> None:
-        loop = asyncio.get_running_loop()
-        late = loop.time() - due
-        if late < STALL:
-            self._timeout.reschedule(loop.time())
-        else:
-            self.handle = loop.call_later(late, self._timeout.reschedule, 0.0)

@@ -20,11 +20,11 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from gateway.call import Attempt, Call
-from gateway.clock import within
 from gateway.errors import Fault, Kind, Retry, Side
 from gateway.routing.endpoints import Body
 from gateway.upstream.connection import UpstreamConnection
 from gateway.upstream.pool import Pool
+from gateway.within import within
 from protocols import multipart
 from protocols.http1.fields import Role
 from protocols.http1.request import Request

@@ -10,9 +10,9 @@ import asyncio
 from typing import Final, NamedTuple
 
 from gateway.call import Exchange, Sink
-from gateway.clock import within
 from gateway.errors import Fault
 from gateway.upstream.http import Target
+from gateway.within import within
 from protocols.http1.response import ResponseHead
 
 #: Bytes of an answer that are taken; the longest list of models in the wild is under 1 MiB.

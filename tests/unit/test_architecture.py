@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("protocols.anthropic", "protocols.ollama", "protocols.tgi"),
     # values
     ("gateway.errors", "gateway.clock", "gateway.compiled", "gateway.config.schema"),
-    ("gateway.pem",),
+    ("gateway.pem", "gateway.within"),
     ("gateway.certificates",),
     ("gateway.page", "gateway.deathsig", "gateway.memory"),
     ("gateway.call",),

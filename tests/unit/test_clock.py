@@ -6,13 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gateway import clock as module
-from gateway.clock import STALL, SWEEP_INTERVAL, TURN, Clock, within
+from gateway.clock import STALL, SWEEP_INTERVAL, TURN, Clock
+from gateway.within import within
 
 
 class Handle:
@@ -63,7 +63,7 @@ class Loop:
 def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
     made = Loop()
     monkeypatch.setattr(module, "monotonic", lambda: made.now)
-    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: made.wall))
+    monkeypatch.setattr(module, "wall", lambda: made.wall)
     return made
 
 
