@@ -28,6 +28,7 @@ from gateway.observe.shared import SharedCounts
 from gateway.overload import Bounds, Overload
 from gateway.page import BEAT, CONNECTIONS, GENERATION, LAG, LEAVING, MEMORY, PID, STATE, Seat, alone
 from gateway.proxy import Proxy
+from gateway.pulse import told_apart
 from gateway.settle import Settler
 from gateway.upstream.discovery import Discovery
 from gateway.upstream.pool import Pool
@@ -170,12 +171,13 @@ class Gateway:
 
     def _even_out(self, now: float) -> None:
         """Tell the others how many connections this worker has, and shed some where it has far more than they."""
-        page, row, workers = self.seat
+        row = self.seat.row
         row.cells[CONNECTIONS] = own = len(self.clients.open)
-        if workers == 1 or own <= SKEW_FLOOR:
+        if self.seat.workers == 1 or own <= SKEW_FLOOR:
             self._skewed = 0
             return
-        others = [one.cells[CONNECTIONS] for one in page.serving() if one.number != row.number]
+        turning, _ = told_apart(self.seat)  # clients that come back must not come to one that hangs
+        others = [one.cells[CONNECTIONS] for one in turning if one.number != row.number]
         fair = (own + sum(others)) / (1 + len(others))
         self._skewed = self._skewed + 1 if own > SKEW * fair else 0
         if self._skewed >= SKEW_SWEEPS:

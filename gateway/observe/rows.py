@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from gateway.clock import SWEEP_INTERVAL, monotonic_ns
 from gateway.page import BEAT, GENERATION, LAG, MEMORY, Row, Seat
+from gateway.pulse import told_apart
 
 _SECOND: Final = 1e9
 
@@ -24,11 +25,16 @@ class HostRows(Collector):
     """Read at each scrape."""
 
     def __init__(self, seat: Seat) -> None:
-        self._page = seat.page
+        self._seat = seat
 
     def collect(self) -> Iterator[Metric]:
-        rows = self._page.serving()
-        yield GaugeMetricFamily("gateway_workers", "Workers that take calls.", len(rows))
+        turning, hanging = told_apart(self._seat)
+        yield GaugeMetricFamily("gateway_workers", "Workers that take calls.", len(turning))
+        yield GaugeMetricFamily(
+            "gateway_workers_hung",
+            "Workers whose event loop has not turned for 2 s: what was sent to them waits.",
+            len(hanging),
+        )
         generations = GaugeMetricFamily(
             "gateway_config_generation",
             "The configuration that a worker serves: each reload adds 1.",
@@ -42,7 +48,7 @@ class HostRows(Collector):
         memory = GaugeMetricFamily(
             "gateway_worker_memory_bytes", "What overload.memory_limit is compared with.", labels=["worker"]
         )
-        for row in rows:
+        for row in sorted((*turning, *hanging), key=lambda row: row.number):
             memory.add_metric([str(row.number)], row.cells[MEMORY])
             generations.add_metric([str(row.number)], row.cells[GENERATION])
             lags.add_metric([str(row.number)], _lag(row))

@@ -6,13 +6,9 @@ on where the former one ended.
 
 from __future__ import annotations
 
-from typing import Final
-
 from gateway.clock import monotonic_ns
-from gateway.page import BEAT, SERVING, STATE, Seat
-
-#: Nanoseconds without a sweep after which a worker's loop is taken to hang: the next one asks in its place.
-_HUNG: Final = 1_000_000_000
+from gateway.page import SERVING, STATE, Seat
+from gateway.pulse import turns
 
 
 def is_ours(seat: Seat) -> bool:
@@ -20,6 +16,6 @@ def is_ours(seat: Seat) -> bool:
     own = seat.row
     now = monotonic_ns()
     for row in seat.page.rows[1 : own.number]:
-        if row.cells[STATE] == SERVING and now - row.cells[BEAT] < _HUNG:
+        if row.cells[STATE] == SERVING and turns(row, now):
             return False
     return own.cells[STATE] == SERVING

@@ -9,7 +9,7 @@ from typing import Any
 from tests.wire import answers
 from tests.wire.accepted import Gate
 from tests.wire.client import Client
-from tests.wire.process import Gateway, free_port, wait_until
+from tests.wire.process import Gateway, Metrics, free_port, wait_until
 from tests.wire.stage import Stage, backend, configuration, merge
 from tests.wire.test_reload import reload
 from tests.wire.test_workers import owner
@@ -42,6 +42,12 @@ def told(clients: list[Client]) -> dict[str, Any]:
     return first
 
 
+def workers(client: Client) -> tuple[int, int]:
+    """How many serve, and how many hang."""
+    health = ask(client)
+    return health["workers"], health["workers_hung"]
+
+
 def test_every_worker_tells_what_any_of_them_has_found_out_of_a_backend(stage: Stage) -> None:
     port = free_port()
     gateway = stage.gateway(configuration(backend(f"http://127.0.0.1:{port}"), server={"workers": 3}))
@@ -52,6 +58,7 @@ def test_every_worker_tells_what_any_of_them_has_found_out_of_a_backend(stage: S
         "version": ask(clients[0])["version"],
         "generation": 1,
         "workers": 3,
+        "workers_hung": 0,
         "backends": {"total": 1, "healthy": 1, "unhealthy": 0},
     }
     clients[0].chat()
@@ -82,8 +89,13 @@ def test_a_worker_that_dies_or_stands_still_takes_nobody_out(stage: Stage) -> No
 
         wait_until(lambda: max(lags()) > 0.5, "its lag is told by the other")
         assert len(lags()) == 2 and min(lags()) < 0.5
+        wait_until(lambda: workers(clients[1]) == (1, 1), "it is told to hang")
+        clients[1].request("GET", "/metrics")
+        shown = Metrics(clients[1].response().body.decode())
+        assert (shown.value("gateway_workers"), shown.value("gateway_workers_hung")) == (1, 1)
     finally:
         os.kill(still, signal.SIGCONT)
+    wait_until(lambda: workers(clients[1]) == (2, 0), "it turns again")
     os.kill(still, signal.SIGKILL)
     wait_until(lambda: ask(clients[1])["workers"] == 1, "one worker serves")
     assert ask(clients[1], "/health/ready")["answered"] == 200
