@@ -14,14 +14,17 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 import msgspec
 
 from gateway.channel import Adopt, Channel, Leave, Message
 from gateway.forks import Forks
-from gateway.observe.shared import bury
-from gateway.page import PID, Page, PageError, Row
+from gateway.observe.counters import Restart
+from gateway.observe.shared import bury, count_restart
+from gateway.page import BEAT, PID, Page, PageError, Row
+from gateway.vigil import Vigil, told_of
 
 #: Seconds until a dead worker is replaced: doubled with each death in a row, up to the limit.
 BACK_OFF: Final = 0.05
@@ -77,7 +80,9 @@ class Note(msgspec.Struct):
 class Child:
     """One worker, as its parent sees it."""
 
-    __slots__ = ("at_start", "channel", "deadline", "drain", "generation", "life", "number", "pid", "replaced", "row")
+    __slots__ = (
+        *("at_start", "channel", "deadline", "drain", "generation", "hung", "life", "number", "pid", "replaced", "row"),
+    )
 
     def __init__(self, number: int, pid: int, row: Row | None, channel: Channel, generation: int, drain: float) -> None:
         self.number = number
@@ -92,6 +97,8 @@ class Child:
         self.life = Life.STARTING
         #: Its successor is started, or will be.
         self.replaced = False
+        #: It did not turn any more, and was killed.
+        self.hung = False
         #: When it is killed if it still starts, or lives on though it was told to leave, monotonic seconds.
         self.deadline = self.at_start + START_TIME
 
@@ -142,6 +149,7 @@ class Crew:
         #: Worker's number -> when it is started again, monotonic seconds.
         self.due: dict[int, float] = {}
         self._deaths = [0] * count
+        self._vigil = Vigil()
         #: The dead whose sums could not be moved, since a process that hangs held the page's lock.
         self._unburied: list[Row] = []
 
@@ -240,6 +248,7 @@ class Crew:
         if not child.replaced:
             child.replaced = True
             self.due[child.number] = 0.0
+            self._count(Restart.RELOAD)
 
     def hand_over(self) -> None:
         """Tell those that are replaced to leave."""
@@ -269,7 +278,10 @@ class Crew:
             self._move_sums(child.row)
         if child.replaced or child.life in (Life.LEAVING, Life.CLOSED):
             return 0
-        deaths = 0 if time.monotonic() - child.at_start > WELL_AFTER else self._deaths[child.number] + 1
+        has_started = child.life is not Life.STARTING
+        self._count(Restart.HUNG if child.hung else Restart.DIED if has_started else Restart.START)
+        was_well = has_started and time.monotonic() - child.at_start > WELL_AFTER
+        deaths = 0 if was_well else self._deaths[child.number] + 1
         self._deaths[child.number] = deaths
         return deaths
 
@@ -286,12 +298,18 @@ class Crew:
             self._unburied.append(row)
             self._log.warning("a dead worker's counts wait", reason=str(error))
 
+    def _count(self, why: Restart) -> None:
+        with suppress(PageError):  # a process that hangs held the lock before any worker had swept
+            count_restart(self._page, why)
+
     # Time.
 
     def dates(self) -> Iterator[float]:
         """When something is due, monotonic seconds."""
         yield from self.due.values()
         yield from (child.deadline for child in self.children.values())
+        if self._watched:
+            yield self._vigil.due
         if self._unburied:
             yield time.monotonic() + BACK_OFF_LIMIT
 
@@ -304,6 +322,27 @@ class Crew:
                 what = "get ready" if child.life is Life.STARTING else "end"
                 self._log.warning(f"a worker does not {what} and is killed", worker=child.number, pid=child.pid)
                 os.kill(child.pid, signal.SIGKILL)
+        if now >= self._vigil.due:
+            self._look_who_hangs(now)
         unburied, self._unburied = self._unburied, []
         for row in unburied:
             self._move_sums(row)
+
+    @property
+    def _watched(self) -> dict[int, Row]:
+        """Whose loops are to turn, by pid: those that start have a deadline, as have those that were killed."""
+        return {
+            child.pid: child.row
+            for child in self.children.values()
+            if child.row is not None and child.life is not Life.STARTING and not child.hung
+        }
+
+    def _look_who_hangs(self, now: float) -> None:
+        """Kill who has not turned for too long; its death brings its successor."""
+        beats = {pid: row.cells[BEAT] for pid, row in self._watched.items()}
+        for pid, seconds in self._vigil.look(beats, now).items():
+            child = self.children[pid]
+            child.hung = True
+            told = {"worker": child.number, "pid": pid, "seconds": round(seconds), "state": told_of(pid).get("State")}
+            self._log.warning("a worker hangs and is killed", **told)
+            os.kill(pid, signal.SIGKILL)

@@ -44,12 +44,29 @@ LAG_BOUNDS: Final[tuple[float, ...]] = (
 )
 
 
+#: Counted by the supervisor, which has none of what is below.
+RESTARTS: Final = "gateway_worker_restarts_total"
+
+
 class Type(Enum):
     """What a family's children are; the value is Prometheus's word for it."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
+
+
+class Restart(Enum):
+    """Why a worker was started anew, outside of an upgrade."""
+
+    #: It ended by itself, or somebody ended it.
+    DIED = "died"
+    #: It did not get ready.
+    START = "start"
+    #: Its loop did not turn any more.
+    HUNG = "hung"
+    #: It did not take a configuration over.
+    RELOAD = "reload"
 
 
 class Counter:
@@ -362,6 +379,11 @@ class Measures:
             "Calls refused for want of memory or for the loop's lag, and the largest, ended for want of memory.",
             ("reason",),
         )
+        self.worker_restarts = registry.counter(
+            RESTARTS, "Workers that were started anew, outside of an upgrade, and why.", ("reason",)
+        )
+        for why in Restart:
+            self.worker_restarts.child(why.value)  # shown before it happens, and counted by the supervisor
         self.accept_pauses = registry.counter(
             "gateway_accept_pauses_total", "Times that accepting paused since too few file descriptors were left."
         ).child()

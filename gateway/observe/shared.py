@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from gateway.observe.counters import Counter, Gauge, Histogram, Registry
+from gateway.observe.counters import RESTARTS, Counter, Gauge, Histogram, Registry, Restart
 from gateway.page import Page, PageError, Row, Seat
 
 _NANO: Final = 1_000_000_000
@@ -94,9 +94,7 @@ class SharedCounts:
         """A place in the row; None where there is none. Raises `PageError`."""
         width = len(_values(child))
         kind = _LEVEL if isinstance(child, Gauge) else _SUM
-        # NUL stands between the parts, so none may have one.
-        text = "\0".join((family, *(label.replace("\0", "\\x00") for label in labels)))
-        name = kind + text.encode("utf-8", "backslashreplace")
+        name = _name(kind, family, labels)
         at = self._page.metrics.number(name, width)
         # The page is full, or the entry is a former version's.
         if at is None or self._page.metrics.widths[name] != width:
@@ -139,6 +137,20 @@ def bury(page: Page, dead: Row) -> None:
                 for index in range(at, at + page.metrics.widths[name]):
                     keeper[index] = min(keeper[index] + dead.metrics[index], CELL_LIMIT)
         dead.clear(page.peers.places, page.metrics.places)
+
+
+def count_restart(page: Page, why: Restart) -> None:
+    """Count it in the first row: no worker does. Called by the supervisor. Raises `PageError`."""
+    at = page.metrics.number(_name(_SUM, RESTARTS, (why.value,)))
+    if at is not None:
+        page.rows[0].metrics[at] += 1
+
+
+def _name(kind: bytes, family: str, labels: _Labels) -> bytes:
+    """An entry's name."""
+    # NUL stands between the parts, so none may have one.
+    text = "\0".join((family, *(label.replace("\0", "\\x00") for label in labels)))
+    return kind + text.encode("utf-8", "backslashreplace")
 
 
 def _children(registry: Registry) -> Iterator[tuple[str, _Labels, Counter | Gauge | Histogram]]:

@@ -64,7 +64,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.build",),
     ("gateway.channel",),
     ("gateway.worker",),
-    ("gateway.forks",),
+    ("gateway.forks", "gateway.vigil"),
     ("gateway.crew",),
     ("gateway.upgrade",),
     ("gateway.supervisor",),

@@ -183,6 +183,7 @@ PROMISED = {
     "gateway_loop_lag_seconds": (Type.HISTOGRAM, ()),
     "gateway_access_dropped_total": (Type.COUNTER, ()),
     "gateway_accept_pauses_total": (Type.COUNTER, ()),
+    "gateway_worker_restarts_total": (Type.COUNTER, ("reason",)),
     "gateway_peer_cooldowns_total": (Type.COUNTER, ("upstream", "endpoint")),
     "gateway_circuit_open_total": (Type.COUNTER, ("upstream",)),
     "gateway_build_info": (Type.GAUGE, ("version",)),

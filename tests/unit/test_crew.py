@@ -12,7 +12,9 @@ import pytest
 from gateway import crew as module
 from gateway.channel import Channel, Leave, pair
 from gateway.crew import BACK_OFF_LIMIT, Child, Crew, Life, Note
-from gateway.page import PID, Page, Row
+from gateway.observe.counters import RESTARTS
+from gateway.page import BEAT, PID, Page, Row
+from gateway.vigil import HUNG, LOOK
 
 
 class Messages:
@@ -45,6 +47,7 @@ class Staged:
 
     def __init__(self, count: int, rows: int) -> None:
         self.page = Page.make(1 + rows)
+        self.now = module.time.monotonic()
         self.forks = Forks()
         self.log = Messages()
         self.selector = selectors.DefaultSelector()
@@ -58,6 +61,22 @@ class Staged:
         before = set(self.crew.children)
         self.crew.restart(1, 300.0)
         return [child for pid, child in self.crew.children.items() if pid not in before]
+
+    def restarts(self) -> dict[str, int]:
+        """What was counted, by the reason."""
+        first = self.page.rows[0].metrics
+        named = self.page.metrics.numbers.items()
+        return {name.partition(b"\0")[2].decode(): first[at] for name, at in named if RESTARTS in name.decode()}
+
+    def pass_time(self, now: pytest.MonkeyPatch, seconds: float, *turning: Child) -> None:
+        """The clock is looked at every `LOOK` seconds; *turning* sweep meanwhile."""
+        for _ in range(round(seconds / LOOK)):
+            self.now += LOOK
+            now.setattr(module.time, "monotonic", lambda: self.now)
+            for child in turning:
+                assert child.row is not None
+                child.row.cells[BEAT] += 1
+            self.crew.look_at_the_clock()
 
     def told(self, child: Child) -> list[Leave]:
         return [one for one in self.forks.ends[child.pid].receive() or [] if isinstance(one, Leave)]
@@ -168,6 +187,84 @@ def test_who_does_not_get_ready_or_does_not_end_is_killed(staged: Staged, monkey
     assert killed == [(one.pid, signal.SIGKILL), (two.pid, signal.SIGKILL)]
     said = [line["msg"] for line in staged.log.lines]
     assert said == ["a worker does not get ready and is killed", "a worker does not end and is killed"]
+
+
+def test_who_does_not_turn_is_killed_and_counted_and_its_successor_is_due(
+    staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(module.os, "kill", lambda *call: killed.append(call))
+    one, two = staged.start()
+    serve(one, two)
+    staged.pass_time(monkeypatch, 2 * LOOK, one, two)
+    staged.pass_time(monkeypatch, HUNG - LOOK, two)
+    assert not killed
+    staged.pass_time(monkeypatch, 2 * HUNG, two)
+    assert killed == [(one.pid, signal.SIGKILL)], "once, though it does not die of it"
+    said = {"msg": "a worker hangs and is killed", "worker": 0, "pid": one.pid, "seconds": HUNG, "state": None}
+    assert staged.log.lines == [said]
+    assert staged.crew.bury(one) == 0
+    assert staged.restarts() == {"hung": 1}
+
+
+@pytest.mark.parametrize("everybody", [False, True])
+def test_who_leaves_and_does_not_turn_does_not_have_the_time_of_its_drain(
+    staged: Staged, monkeypatch: pytest.MonkeyPatch, everybody: bool
+) -> None:
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(module.os, "kill", lambda *call: killed.append(call))
+    one, two = staged.start()
+    serve(one, two)
+    if everybody:
+        staged.crew.dismiss(pre_stop=5.0, quick=False)
+    else:
+        one.replaced = True
+        staged.crew.hand_over()
+    assert one.life is Life.LEAVING
+    staged.pass_time(monkeypatch, 2 * LOOK + HUNG, two)
+    assert killed == [(one.pid, signal.SIGKILL)]
+    staged.crew.bury(one)
+    assert staged.restarts() == {}, "nobody is started in its place"
+
+
+def test_who_starts_is_not_expected_to_turn(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, two = staged.start()
+    serve(two)
+    staged.pass_time(monkeypatch, HUNG + 2 * LOOK, two)
+    assert not staged.log.lines
+
+
+def test_a_look_is_due_while_anybody_is_to_turn(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, _ = staged.start()
+    staged.pass_time(monkeypatch, LOOK)
+    assert min(staged.crew.dates()) == one.deadline
+    serve(one)
+    assert min(staged.crew.dates()) == staged.now + LOOK
+
+
+def test_each_restart_is_counted_by_its_reason(staged: Staged) -> None:
+    one, two = staged.start()
+    serve(one)
+    staged.crew.bury(one)
+    staged.crew.bury(two)
+    staged.crew.call_all()
+    one, two = staged.start()
+    serve(one, two)
+    staged.crew.replace(one)
+    staged.crew.replace(one)
+    staged.crew.bury(one)
+    assert staged.restarts() == {"died": 1, "start": 1, "reload": 1}
+
+
+def test_one_that_never_gets_ready_dies_young_however_long_it_takes(
+    staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = staged.start()
+    serve(two)
+    later = one.at_start + 30.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: later)
+    assert staged.crew.bury(one) == 1
+    assert staged.crew.bury(two) == 0
 
 
 def noted(staged: Staged, child: Child) -> Note:
