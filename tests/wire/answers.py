@@ -7,6 +7,7 @@ function.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -59,6 +60,11 @@ def raw(data: bytes, *, then: Literal["", "fin", "rst", "close"] = "") -> Script
 
 def no_content(*headers: tuple[str, str]) -> Script:
     return raw(head(204, *headers))
+
+
+def numbers(size: int) -> bytes:
+    """*size* bytes, a multiple of four, of which no four aligned ones are like others: none can be lost unseen."""
+    return struct.pack(f">{size // 4}I", *range(size // 4))
 
 
 def json_body(value: Any) -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -19,22 +18,24 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.wire import tls
 from tests.wire.client import Client, Incomplete, Response, build_request
 from tests.wire.ledger import Overdue
+from tests.wire.printed import Printed
 
 ROOT = Path(__file__).parents[2]
 #: Whether what is installed is tested and not the checkout, as `tox -e wire` has it.
 INSTALLED = (_CODE := find_spec("gateway")) is not None and _CODE.origin != str(ROOT / "gateway" / "__init__.py")
 #: For whatever a test starts in the checkout's folder: then it runs the same.
 PATH_OF_CODE = {"PYTHONSAFEPATH": "1"} if INSTALLED else {}
-FORBIDDEN = re.compile(r"Traceback|[Ee]xception|never retrieved|never awaited|ResourceWarning|was destroyed")
 Configuration = dict[str, Any]
 
 _ports = threading.Lock()
@@ -85,13 +86,20 @@ class Metrics:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.families = {family.name: family for family in text_string_to_metric_families(text)}
+
+    @cached_property
+    def families(self) -> dict[str, Metric]:
+        return {family.name: family for family in text_string_to_metric_families(self.text)}
 
     def value(self, sample: str, **labels: str) -> float:
-        """The sum of all samples called *sample* that carry *labels*; 0 where there is none."""
+        """The sum of all samples called *sample* that carry *labels*; 0 where there is none.
+
+        Tests ask for one again and again until it is as it should be, so no others are parsed.
+        """
+        lines = [line for line in self.text.splitlines() if line.startswith(sample)]
         return sum(
             one.value
-            for family in self.families.values()
+            for family in text_string_to_metric_families("\n".join([*lines, ""]))
             for one in family.samples
             if one.name == sample and labels.items() <= one.labels.items()
         )
@@ -157,13 +165,13 @@ class Gateway:
             args = (*args, "--workers", "1")
         self._file = folder / "gateway.toml"
         self._file.write_text(to_toml(config))
-        self._stdout = folder / "stdout"
-        self._stderr = folder / "stderr"
+        self._stdout = Printed(folder / "stdout")
+        self._stderr = Printed(folder / "stderr")
         # Without dev mode only what is measured: its allocator fills every block with a pattern.
         python = [sys.executable, "-W", "error", *(["-X", "dev"] if dev else []), "-m", "gateway"]
         # What is compiled anew at each start makes up half of it. A copy may be edited twice in one second.
         variables = PATH_OF_CODE if root == ROOT else {"PYTHONDONTWRITEBYTECODE": "1"}
-        with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
+        with self._stdout.path.open("wb") as out, self._stderr.path.open("wb") as err:
             self.process = subprocess.Popen(
                 [*within, *(command or python), "serve", "-c", str(self._file), *args],
                 cwd=root,
@@ -197,16 +205,15 @@ class Gateway:
 
     @property
     def stdout(self) -> str:
-        return self._stdout.read_text(errors="replace")
+        return self._stdout.text
 
     @property
     def stderr(self) -> str:
-        return self._stderr.read_text(errors="replace")
+        return self._stderr.text
 
     def log_lines(self) -> list[dict[str, Any]]:
         """Every JSON line on stdout."""
-        lines = self.stdout.split("\n")[:-1]
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return self._stdout.log_lines()
 
     def calls(self, **fields: Any) -> list[dict[str, Any]]:
         """The access lines whose fields equal *fields*."""
@@ -301,8 +308,8 @@ class Gateway:
         return f"{len(links)} open files go back to {self.idle_fds}: {links}"
 
     def check_output(self) -> None:
-        found = FORBIDDEN.search(self.stderr) or FORBIDDEN.search(self.stdout)
-        assert not found, f"the gateway printed {found[0]!r}:\n{self.stderr}\n{self.stdout[-4000:]}"
+        found = self._stderr.forbidden() or self._stdout.forbidden()
+        assert not found, f"the gateway printed {found!r}:\n{self.stderr}\n{self.stdout[-4000:]}"
 
     def stop(self, timeout: float = 5.0) -> None:
         """SIGTERM; it has to exit with 0 within *timeout*."""

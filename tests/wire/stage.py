@@ -111,6 +111,7 @@ class Stage:
                 self.settle()
                 for gateway in self._gateways:
                     if gateway.process.returncode is None:
+                        assert not gateway.has_metrics or gateway.metrics().families
                         gateway.stop()
         finally:
             for gateway in self._gateways:

@@ -75,7 +75,7 @@ def test_a_stream_that_was_held_up_arrives_whole(stage: Stage, gateway: Gateway,
 
 
 def test_a_body_that_was_held_up_arrives_whole(stage: Stage, gateway: Gateway, upstream: Upstream) -> None:
-    data = b"".join(number.to_bytes(4, "big") for number in range(8 << 20))
+    data = answers.numbers(32 << 20)
     upstream.answer = body_of(data)
     client = slow_client(stage, gateway, stream=False)
     upstream.ledger.wait_blocked()

@@ -83,16 +83,10 @@ def as_events_to_the_end(body: bytes) -> bytes:
     return answers.head(200, ("content-type", "text/event-stream"), CLOSE) + body
 
 
-def numbers(size: int) -> bytes:
-    return b"".join(number.to_bytes(4, "big") for number in range(size // 4))
-
-
 def events(size: int) -> bytes:
-    event = len(answers.event({"content": f"{0:07} " + "x" * 1000}))
-    return (
-        b"".join(answers.event({"content": f"{number:07} " + "x" * 1000}) for number in range(size // event))
-        + answers.DONE
-    )
+    before, after = answers.event({"content": "0000000 " + "x" * 1000}).split(b"0000000")
+    count = size // len(before + b"0000000" + after)
+    return b"".join(b"%b%07d%b" % (before, number, after) for number in range(count)) + answers.DONE
 
 
 @pytest.mark.parametrize("framed", [to_the_end, of_told_length, in_chunks, as_events, as_events_to_the_end])
@@ -102,7 +96,7 @@ def test_a_client_that_sleeps_gets_the_whole_of_an_answer_whose_upstream_has_lef
     stream = framed in (as_events, as_events_to_the_end)
     upstream, gateway = house
     for number, size in enumerate(SIZES):
-        body = (events if stream else numbers)(size)
+        body = (events if stream else answers.numbers)(size)
 
         def script(x: Exchange, answer: bytes = framed(body)) -> None:
             x.send(answer)
@@ -195,7 +189,7 @@ def test_a_body_that_ends_with_its_connection_is_complete_only_if_that_end_is_to
     module_stage: Stage, house: House, steps: Sequence[Step], proper: bool, size: int
 ) -> None:
     upstream, gateway = house
-    body = numbers(size)
+    body = answers.numbers(size)
     upstream.answer = ending(to_the_end(body), steps)
     response = asked(module_stage, gateway, sleeps=size > 1000, upstream=upstream, path=SPEECH, stream=False)
     assert response.complete is proper
@@ -233,7 +227,7 @@ def test_a_body_with_framing_of_its_own_is_judged_by_that_and_by_no_end(
     module_stage: Stage, house: House, steps: Sequence[Step], proper: bool, framed: Callable[[bytes], bytes]
 ) -> None:
     upstream, gateway = house
-    body = numbers(200_000)
+    body = answers.numbers(200_000)
     whole = framed(body)
     for answer in (whole, whole[:-1]):
         upstream.answer = ending(answer, steps)
