@@ -10,10 +10,12 @@ import argparse
 from collections.abc import Sequence
 
 from gateway import __version__
-from gateway.cli import check, key, serve
+from gateway.cli import beginning, check, key, serve  # in this order: the first one is for the others
 from gateway.compiled import is_compiled
 
 __all__ = ["main"]
+
+beginning.over()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
