@@ -73,11 +73,12 @@ class Image:
 
 
 class Build:
-    """Carries out a Dockerfile below *folder*; `image` is its last stage."""
+    """Carries out a Dockerfile below *folder*, with *more* in the environment; `image` is its last stage."""
 
-    def __init__(self, dockerfile: Path, folder: Path) -> None:
+    def __init__(self, dockerfile: Path, folder: Path, **more: str) -> None:
         self._context = dockerfile.parent
         self._folder = folder
+        self._more = more
         self._stages: dict[str, Image] = {}
         self.image: Image
         for name, rest in read_dockerfile(dockerfile):
@@ -128,7 +129,7 @@ class Build:
         done = subprocess.run(
             ["sh", "-c", _ABSOLUTE.sub(f"{image.root}/", rest)],
             cwd=image.inside("."),
-            env=image.environment({}),
+            env=image.environment(self._more),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
