@@ -16,6 +16,41 @@ from tests.wire.process import Configuration, Gateway
 from tests.wire.stage import Stage, backend, configuration
 from tests.wire.upstream import Upstream
 
+#: The modules that take longest, longest first, most of them for waiting: whatever is begun last is waited for alone.
+LONGEST = (
+    "test_keys",
+    "test_dockerfile",
+    "test_translation_failures",
+    "test_sdks",
+    "test_upgrade_config",
+    "test_upgrade",
+    "test_translation_leaving",
+    "test_honest_ends",
+    "test_health_checks",
+    "test_translation",
+    "test_fallback",
+    "test_load_hints",
+    "test_tls_ends",
+    "test_breakers",
+    "test_translation_fallback",
+    "test_backpressure",
+    "test_reload",
+    "test_heartbeats",
+    "test_workers",
+    "test_faults",
+    "test_stalled_clients",
+    "test_upgrade_code",
+    "test_last_answers",
+    "test_hostile_flood",
+    "test_counters_host",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long modules go first; tox has pytest-xdist keep to that (--no-loadscope-reorder)."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
 
 @pytest.fixture
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
