@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import setup
@@ -86,13 +87,25 @@ class BuildOrLeave(build_ext):
                 Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
             self.extensions = []
 
+    def build_extensions(self) -> None:
+        """As ever, but an extension's sources side by side: there is one for each module."""
+        one_after_another = self.compiler.compile
+
+        def side_by_side(sources: list[str], *args: object, **kwargs: object) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                made = pool.map(lambda source: one_after_another([source], *args, **kwargs), sources)
+                return [made_object for objects in made for made_object in objects]
+
+        self.compiler.compile = side_by_side
+        super().build_extensions()
+
 
 def extensions() -> list[object]:
     """What is to be compiled; empty where mypyc is not here (it is asked for before it is needed) or will not do it."""
     try:
         from mypyc.build import mypycify
 
-        return mypycify([*COMPILED], opt_level="2", debug_level="0", group_name="headrace")
+        return mypycify([*COMPILED], opt_level="2", debug_level="0", group_name="headrace", multi_file=True)
     except (Exception, SystemExit) as error:  # it exits where types do not fit, those of a newer dependency for one
         if WANTED == "1":
             raise
