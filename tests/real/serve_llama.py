@@ -21,6 +21,8 @@ def main(model: str, slots: int, context: int) -> None:
     params.n_parallel = slots
     params.n_ctx = slots * context
     params.cpuparams.n_threads = 1
+    # Each call draws alike whichever came before it: a random model may go on for ever, one call in some thousands.
+    params.sampling.seed = 7
     params.embedding = True
     params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.endpoint_metrics = True
