@@ -25,7 +25,7 @@ from gateway.config.complete import DEV_KEY, MOCK
 from gateway.config.schema import WORKERS_LIMIT, Config
 from gateway.config.secrets import digest
 from gateway.gate import raise_limit
-from gateway.listener import Listener, ListenError, Listening, is_beside, is_there, judge
+from gateway.listener import Listener, ListenerNote, ListenError, is_beside, is_there, judge
 from gateway.observe.access import DirectLines, outlet
 from gateway.observe.logs import Level, Log, Stamp
 from gateway.page import LAYOUT, Page, PageError, Seat
@@ -226,7 +226,7 @@ def _taken_listeners(former: State, config: Config, count: int, log: Log) -> tup
     replace = msgspec.structs.replace
     left, server = former.listening, config.server
 
-    def taken(one: Listening, count: int = 0) -> Listener:
+    def taken(one: ListenerNote, count: int = 0) -> Listener:
         return Listener(replace(server, host=one.host, port=one.port), count, one)
 
     older = [taken(one) for one in former.former]

@@ -25,8 +25,8 @@ class ListenError(Exception):
     """The address cannot be listened on; the text is for the operator."""
 
 
-class Listening(msgspec.Struct):
-    """A listener as one process leaves it to the next: its place as it was asked for, and what is open."""
+class ListenerNote(msgspec.Struct):
+    """A listener, written down for the next process: its place as it was asked for, and what is open."""
 
     host: str
     port: int
@@ -40,7 +40,7 @@ class Listening(msgspec.Struct):
 class Listener:
     """Sockets that listen on one address. `url` is where, as people write it."""
 
-    def __init__(self, server: Server, count: int, former: Listening | None = None, *, beside: bool = False) -> None:
+    def __init__(self, server: Server, count: int, former: ListenerNote | None = None, *, beside: bool = False) -> None:
         """One socket for each of *count* workers; all share the one of a file. Raises `ListenError`.
 
         Of a *former* process its sockets are kept, and its file; nothing is raised then, and `flaw` tells what is not
@@ -68,10 +68,10 @@ class Listener:
         """Those on which worker *number* of *count* accepts: each socket is some worker's, each worker has one."""
         return self.socks[number::count] or [self.socks[number % len(self.socks)]]
 
-    def noted(self) -> Listening:
+    def noted(self) -> ListenerNote:
         """What the next process needs."""
         bound = 0 if self._path else self.socks[0].getsockname()[1]
-        return Listening(self._host, self._port, bound, [sock.fileno() for sock in self.socks], self._file)
+        return ListenerNote(self._host, self._port, bound, [sock.fileno() for sock in self.socks], self._file)
 
     def _complete(self, server: Server, count: int) -> None:
         """Have what was inherited be as *server* says, as far as may be: workers can share a socket."""
@@ -131,12 +131,12 @@ class Listener:
         return found is not None and (found.st_dev, found.st_ino) == self._file
 
 
-def is_there(former: Listening, server: Server) -> bool:
+def is_there(former: ListenerNote, server: Server) -> bool:
     """Whether *former* listens where *server* says."""
     return former.host == server.host and (server.host.startswith(UNIX) or server.port in (former.port, former.bound))
 
 
-def is_beside(former: Listening, server: Server) -> bool:
+def is_beside(former: ListenerNote, server: Server) -> bool:
     """Whether *server* asks for the port of *former*, at whichever address."""
     return server.port in (former.port, former.bound) and UNIX not in (
         former.host[: len(UNIX)],
@@ -144,7 +144,7 @@ def is_beside(former: Listening, server: Server) -> bool:
     )
 
 
-def judge(former: Listening, server: Server) -> None:
+def judge(former: ListenerNote, server: Server) -> None:
     """Whether the process that listens as *former* can listen as *server* says. Raises `ListenError`."""
     try:
         if server.host.startswith(UNIX):

@@ -22,7 +22,7 @@ import msgspec
 from gateway import __version__
 from gateway.channel import LANGUAGE, Channel, Judged
 from gateway.crew import Note
-from gateway.listener import Listener, Listening
+from gateway.listener import Listener, ListenerNote
 from gateway.page import LAYOUT, Page
 
 VARIABLE: Final = "HEADRACE_UPGRADE"
@@ -47,9 +47,9 @@ class State(msgspec.Struct, kw_only=True):
     page: int
     #: Rows of the page beside the supervisor's.
     rows: int
-    listening: Listening
+    listening: ListenerNote
     #: Other places, where workers of before still accept.
-    former: list[Listening] = []
+    former: list[ListenerNote] = []
     children: list[Note]
     #: As the new code packed it in the trial; empty before.
     config: bytes = b""

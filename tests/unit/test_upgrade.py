@@ -15,16 +15,16 @@ from gateway import host, upgrade
 from gateway.channel import Channel, Closing, Leave, Ready, packed, pair
 from gateway.config.schema import Config, Logging, Server
 from gateway.crew import Note
-from gateway.listener import Listener, ListenError, Listening, is_there, judge
+from gateway.listener import Listener, ListenerNote, ListenError, is_there, judge
 from gateway.observe.access import DirectLines
 from gateway.observe.logs import Level, Log, Stamp
 from gateway.page import Page
 from gateway.upgrade import State, Succession, UpgradeError, decoded, encoded, last_word, order
 
 
-def state(listening: Listening | None = None, page: int = 9, **more: int) -> State:
+def state(listening: ListenerNote | None = None, page: int = 9, **more: int) -> State:
     note = Note(1, 0, 2, 5, "SERVING", 300.0, None, 11, b"\0\xff", b"rest")
-    where = listening or Listening("127.0.0.1", 0, 8080, [3, 4])
+    where = listening or ListenerNote("127.0.0.1", 0, 8080, [3, 4])
     return State(generation=5, page=page, rows=8, listening=where, children=[note] if listening is None else [], **more)
 
 
@@ -78,7 +78,7 @@ def test_an_order_to_take_over_is_given_once_and_its_descriptors_go_no_further(m
         page = os.memfd_create("page")
         for fd in (page, sock.fileno()):
             os.set_inheritable(fd, True)
-        said = state(Listening("127.0.0.1", 0, sock.getsockname()[1], [sock.fileno()]), page)
+        said = state(ListenerNote("127.0.0.1", 0, sock.getsockname()[1], [sock.fileno()]), page)
         given(monkeypatch, "take", said)
         found = order()
         assert found is not None and found.state == said and found.control is None
