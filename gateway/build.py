@@ -137,6 +137,7 @@ class Gateway:
         measures, clock = self.measures, self.clock
         measures.in_flight.watch(lambda: len(self.proxy.active))
         measures.client_connections.watch(lambda: len(self.clients.open) + len(self.arrivals.open))
+        measures.unshared_peers.watch(lambda: self.estate.unshared)
         measures.body_budget.watch(lambda: self.budget.used)
         self.settler.on_error = lambda error: self.log.raised("a call could not be counted", error)
         clock.on_error = lambda error: self.log.raised("a sweep raised", error)

@@ -139,7 +139,8 @@ class Estate:
         self.scraper.take_over(self._present.scraped())
 
     def recount(self) -> None:
-        """Peers of a configuration that was not taken over were counted too."""
+        """Peers of a configuration that was not taken over were counted too, and have columns."""
+        self._maker.keep(self._states.values())
         self.standing.doubtful = sum(state.doubts for state in self._states.values())
 
     def _sort(self) -> None:
@@ -170,6 +171,11 @@ class Estate:
                 yield place.backend, place.label, told
 
     @property
+    def unshared(self) -> int:
+        """Peers that this worker balances and judges alone."""
+        return self._maker.waiting
+
+    @property
     def pools(self) -> list[Pool]:
         """Those of the present configuration, then those that retire."""
         return [*self._pools.values(), *self._retired]
@@ -185,7 +191,8 @@ class Estate:
 
     def sweep(self, now: float) -> None:
         """Act on deadlines that are past; forget the retired that are empty."""
-        self._maker.sweep(self._states.values())
+        if self._maker.sweep(self._states.values(), now):
+            self._settle_in()
         for pool in self.pools:
             pool.sweep(now)
         if not all(pool.all for pool in self._retired):

@@ -1,13 +1,13 @@
 """The page: memory that all workers of one host share.
 
-Owns the layout, the rows, the directories and the lock. It refuses to know what is counted (`gateway.observe.shared`)
-and who lives (`gateway.crew`). The supervisor makes one page; a worker is handed it with the number of its row. An
-upgrade keeps it: processes of two versions may write to it, each to its own row.
+Owns the layout, the rows, the directory and the lock. It refuses to know what is counted (`gateway.observe.shared`),
+whose columns are (`gateway.columns`) and who lives (`gateway.crew`). The supervisor makes one page; a worker is handed
+it with the number of its row. An upgrade keeps it: processes of two versions may write to it, each to its own row.
 
 Two kinds of cells. **Own cells** stand in a row and have one writer, the process that the row belongs to (but for its
 PID, which the supervisor writes): aligned int64 written through a memoryview that was cast to "q", which the processor
-stores whole (struct.pack_into zeroes first and was seen torn). **Common cells** (the header, the directories, peers'
-circuits and loads) change only under `Page.lock`.
+stores whole (struct.pack_into zeroes first and was seen torn). Of them the holds change under `Page.lock` only.
+**Common cells** (the header, the directory, columns' owners, circuits and loads) change only under it, too.
 """
 
 from __future__ import annotations
@@ -23,33 +23,41 @@ from typing import Final, NamedTuple
 _CELL: Final = 8
 _MAGIC: Final = 0x48454144_52414345  # "HEADRACE"
 #: Another number where the layout changes, or the bounds of a histogram: an upgrade then begins with a new page.
-LAYOUT: Final = 4
+LAYOUT: Final = 5
 
 # The header's cells.
 _MAGIC_CELL, _LAYOUT_CELL, _ROWS_CELL, _FOLDS_CELL = range(4)
+_METRICS_CELLS: Final = slice(8, 10)
+_TURNS_CELL: Final = 10
 _HEADER_CELLS: Final = 64
 
 #: The first cells of each row: `STATE` is one of the three below; `BEAT` the last sweep, or the beginning of `SERVING`,
-#: monotonic nanoseconds; `LAG` by how many the sweep was late; `MEMORY` bytes. Of the supervisor's row only `STATE` is
-#: used: whether the host goes down.
-PID, CONNECTIONS, GENERATION, STATE, BEAT, LAG, MEMORY = range(7)
+#: monotonic nanoseconds; `LAG` by how many the sweep was late; `MEMORY` bytes; `HELD` at least how many columns it
+#: holds. Of the supervisor's row only `STATE` is used: whether the host goes down.
+PID, CONNECTIONS, GENERATION, STATE, BEAT, LAG, MEMORY, HELD = range(8)
 STARTING, SERVING, LEAVING = range(3)
 _FIXED_CELLS: Final = 16
-#: Names of peers in a page's lifetime: they are never taken back; those beyond are balanced by each worker's own count.
-PEERS_LIMIT: Final = 1024
+#: Peers that have a column at one time (`gateway.columns`); those beyond are balanced by each worker's own count.
+COLUMNS_LIMIT: Final = 1024
+#: Where whoever has no column finds all cells 0: nobody is given it, so nobody writes there.
+NO_COLUMN: Final = COLUMNS_LIMIT
+#: Bytes of what tells whose a column is.
+OWNER_SIZE: Final = 32
 #: Cells of each peer's circuit (`gateway.routing.breaker`); the first of all cells tells when one was changed.
 CIRCUIT_CELLS: Final = 24
-_CIRCUITS_CELLS: Final = 1 + PEERS_LIMIT * CIRCUIT_CELLS
+_CIRCUITS_CELLS: Final = 1 + COLUMNS_LIMIT * CIRCUIT_CELLS
 #: Cells of what each peer's server tells of its load (`gateway.routing.load`).
 LOAD_CELLS: Final = 3
-_LOADS_CELLS: Final = PEERS_LIMIT * LOAD_CELLS
+_LOADS_CELLS: Final = COLUMNS_LIMIT * LOAD_CELLS
 #: Cells of counters: a few for each label set, some twenty for a histogram's.
 METRIC_CELLS: Final = 64 << 10
-_ROW_CELLS: Final = _FIXED_CELLS + 2 * PEERS_LIMIT + METRIC_CELLS
+_COLUMNS: Final = COLUMNS_LIMIT + 1
+_ROW_CELLS: Final = _FIXED_CELLS + 3 * _COLUMNS + METRIC_CELLS
 
-#: Bytes of each directory's names.
-_PEER_NAMES: Final = 256 << 10
+#: Bytes of the directory's names; and what of it is kept for those that must find room: cells, and bytes.
 _METRIC_NAMES: Final = 2 << 20
+METRIC_CELLS_KEPT: Final = 1 << 10
+METRIC_NAMES_KEPT: Final = 64 << 10
 _ENTRY_HEAD: Final = 8
 
 #: Tries to take the lock, with a pause after each: a second in all, and 50 ms in a loop that
@@ -66,31 +74,35 @@ class PageError(Exception):
 class Row:
     """The cells of one process: it alone writes them."""
 
-    __slots__ = ("cells", "metrics", "number", "peers", "words")
+    __slots__ = ("calls", "cells", "holds", "metrics", "number", "words")
 
     def __init__(self, number: int, cells: memoryview[int]) -> None:
         self.number = number
         #: `PID` and the following.
         self.cells = cells[:_FIXED_CELLS]
         cells = cells[_FIXED_CELLS:]
-        #: Calls in flight, by the peer's number in `Page.peers`.
-        self.peers = cells[:PEERS_LIMIT]
-        #: The last word on each peer, by the same number (`gateway.routing.peer`).
-        self.words = cells[PEERS_LIMIT : 2 * PEERS_LIMIT]
+        #: Calls in flight, by the peer's column.
+        self.calls = cells[:_COLUMNS]
+        #: The last word on each peer, by the same (`gateway.routing.peer`).
+        self.words = cells[_COLUMNS : 2 * _COLUMNS]
+        #: Which columns the process uses, and must not be given to another peer: not 0 (`gateway.columns`).
+        self.holds = cells[2 * _COLUMNS : 3 * _COLUMNS]
         #: What was counted, by the entries of `Page.metrics`.
-        self.metrics = cells[2 * PEERS_LIMIT :]
+        self.metrics = cells[3 * _COLUMNS :]
 
     def release(self) -> None:
         """Let go of the memory."""
-        for part in (self.cells, self.peers, self.words, self.metrics):
+        for part in (self.cells, self.calls, self.words, self.holds, self.metrics):
             part.release()
 
-    def clear(self, peers: int, metrics: int) -> None:
-        """Make it as if nobody had used it; its writer must be dead.
+    def clear(self, columns: int, metrics: int) -> None:
+        """Make it as if nobody had used it; called under the lock, and its writer must be dead.
 
-        Only the first *peers* and *metrics* cells were given away: the rest takes no memory, and should not begin to.
+        Only the first *columns* and *metrics* cells were given away: the rest takes no memory, and should not begin to.
+        Holds go when nothing stands in their columns any more, and with the last cells the row is free.
         """
-        for part in (self.peers[:peers], self.words[:peers], self.metrics[:metrics], self.cells):
+        of_columns = (self.calls[:columns], self.words[:columns], self.holds[:columns])
+        for part in (*of_columns, self.metrics[:metrics], self.cells):
             part[:] = memoryview(bytes(len(part) * _CELL)).cast("q")
 
     def __repr__(self) -> str:
@@ -112,44 +124,48 @@ def alone() -> Seat:
 
 
 class Directory:
-    """Names with numbers, for all processes the same. Names are only ever added.
+    """Names with cells in each row, for all processes the same. Names are only ever added.
 
-    Each name takes *width* places in a row; its number is the first of them.
+    Each name has *width* cells; the first of them is its.
     """
 
-    __slots__ = ("_count", "_lock", "_names", "_places", "_read", "_used", "numbers", "widths")
+    __slots__ = ("_lock", "_names", "_read", "_used", "firsts", "given", "widths")
 
-    def __init__(self, page: Page, head: memoryview[int], names: memoryview[int], places: int) -> None:
+    def __init__(self, page: Page, head: memoryview[int], names: memoryview[int]) -> None:
         self._lock = page.lock
-        #: Two common cells: bytes used in *names*, and places given away.
+        #: Two common cells: bytes used in *names*, and cells given away.
         self._used = head
         self._names = names
-        self._places = places
         # read so far
         self._read = 0
-        self._count = 0
+        #: Cells given away, as far as this process knows.
+        self.given = 0
         #: By name, in the order of their making.
-        self.numbers: dict[bytes, int] = {}
+        self.firsts: dict[bytes, int] = {}
         self.widths: dict[bytes, int] = {}
 
-    def number(self, name: bytes, width: int = 1) -> int | None:
-        """The number of *name*, which is given one on first use; None where all are given away.
+    def first(self, name: bytes, width: int = 1, *, kept: bool = False) -> int | None:
+        """The first cell of *name*, which is given some on first use; None where all are given away.
 
-        Raises `PageError` where it must be given one and the lock is held for too long.
+        *kept*: those that are kept may be given to it. Raises `PageError` where it must be given some and the lock is
+        held for too long.
         """
-        known = self.numbers.get(name)
+        known = self.firsts.get(name)
         if known is not None:
             return known
         self.refresh()  # what another process has named needs no lock
-        if name in self.numbers:
-            return self.numbers[name]
+        if name in self.firsts:
+            return self.firsts[name]
+        cells, size = METRIC_CELLS, len(self._names)
+        if not kept:
+            cells, size = cells - METRIC_CELLS_KEPT, size - METRIC_NAMES_KEPT
         with self._lock():
             self.refresh()
-            if name in self.numbers:
-                return self.numbers[name]
+            if name in self.firsts:
+                return self.firsts[name]
             used, taken = self._used
             end = used + _ENTRY_HEAD + len(name)
-            if taken + width > self._places or end > len(self._names):
+            if taken + width > cells or end > size:
                 return None
             self._names[used + _ENTRY_HEAD : end] = name
             self._names[used : used + 4] = width.to_bytes(4, "little")
@@ -157,7 +173,7 @@ class Directory:
             self._used[1] = taken + width
             self._used[0] = end  # last: whoever reads without the lock sees whole entries only
             self.refresh()
-        return self.numbers[name]
+        return self.firsts[name]
 
     def refresh(self) -> None:
         """Learn the names that other processes added."""
@@ -168,20 +184,15 @@ class Directory:
             width = int.from_bytes(head[:4], "little")
             end = at + _ENTRY_HEAD + int.from_bytes(head[4:], "little")
             name = bytes(self._names[at + _ENTRY_HEAD : end])
-            self.numbers[name] = self._count
+            self.firsts[name] = self.given
             self.widths[name] = width
-            self._count += width
+            self.given += width
             self._read = end
 
     def release(self) -> None:
         """Let go of the memory."""
         self._used.release()
         self._names.release()
-
-    @property
-    def places(self) -> int:
-        """Places given away, as far as this process knows."""
-        return self._count
 
 
 class Page:
@@ -210,16 +221,17 @@ class Page:
         for number in range(header[_ROWS_CELL]):
             self.rows.append(Row(number, whole[at : at + _ROW_CELLS * _CELL].cast("q")))
             at += _ROW_CELLS * _CELL
-        #: Peers by backend and endpoint; their numbers are columns of `Row.peers` and `Row.words`.
-        self.peers = Directory(self, header[8:10], whole[at : at + _PEER_NAMES], PEERS_LIMIT)
-        at += _PEER_NAMES
+        #: Common cells: whose each column is (`gateway.columns`), and from which on the next one is looked for.
+        self.owners = whole[at : at + COLUMNS_LIMIT * OWNER_SIZE]
+        at += COLUMNS_LIMIT * OWNER_SIZE
+        self.turns = header[_TURNS_CELL : _TURNS_CELL + 1]
         #: Label sets and their counters.
-        self.metrics = Directory(self, header[10:12], whole[at : at + _METRIC_NAMES], METRIC_CELLS)
+        self.metrics = Directory(self, header[_METRICS_CELLS], whole[at : at + _METRIC_NAMES])
         at += _METRIC_NAMES
-        #: Common cells: peers' circuits, by the peer's number.
+        #: Common cells: peers' circuits, by the column.
         self.circuits = whole[at : at + _CIRCUITS_CELLS * _CELL].cast("q")
         at += _CIRCUITS_CELLS * _CELL
-        #: Common cells: what peers' servers tell, by the same number.
+        #: Common cells: what peers' servers tell, by the same.
         self.loads = whole[at : at + _LOADS_CELLS * _CELL].cast("q")
 
     @classmethod
@@ -227,7 +239,7 @@ class Page:
         """A new page for *rows* processes. Untouched parts of it take no memory."""
         fd = os.memfd_create("headrace-page", os.MFD_CLOEXEC)
         cells = _HEADER_CELLS + rows * _ROW_CELLS + _CIRCUITS_CELLS + _LOADS_CELLS
-        os.ftruncate(fd, cells * _CELL + _PEER_NAMES + _METRIC_NAMES)
+        os.ftruncate(fd, cells * _CELL + COLUMNS_LIMIT * OWNER_SIZE + _METRIC_NAMES)
         with mmap.mmap(fd, mmap.PAGESIZE) as start:
             header = memoryview(start)[: _HEADER_CELLS * _CELL].cast("q")
             header[_ROWS_CELL] = rows
@@ -275,6 +287,11 @@ class Page:
             finally:
                 self._header[_FOLDS_CELL] += 1
 
+    @property
+    def columns(self) -> int:
+        """How many columns were ever given to a peer: the first ones."""
+        return min(self.turns[0], COLUMNS_LIMIT)
+
     def free(self) -> Row:
         """A row that nobody has. Raises `PageError` where there is none."""
         for row in self.rows[1:]:  # the first one is the supervisor's
@@ -314,7 +331,8 @@ class Page:
         """Let go of the memory and its descriptors; nobody may use a row any more."""
         for row in self.rows:
             row.release()
-        self.peers.release()
+        self.owners.release()
+        self.turns.release()
         self.metrics.release()
         self.circuits.release()
         self.loads.release()

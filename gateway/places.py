@@ -30,7 +30,7 @@ class Place(NamedTuple):
         return f"{self.url} {self.address}" if self.address else self.url
 
     @property
-    def number(self) -> int:
+    def identity(self) -> int:
         """The same in every process, and never another place's; never 0."""
         return int.from_bytes(blake2b(repr(self).encode(), digest_size=7).digest(), "little") + 1
 

@@ -13,6 +13,7 @@ from gateway.call import Backend
 from gateway.config import schema, urls
 from gateway.config.routes import targets_of
 from gateway.estate import Estate
+from gateway.page import NO_COLUMN
 from gateway.places import Place, contents, credentials
 from gateway.presets import PRESETS, speech_of
 from gateway.roster import Roster
@@ -171,7 +172,7 @@ class Upstreams:
         for roster in self._rosters:
             if (terms := roster.load_terms) is not None:
                 for state, target in roster.states():
-                    if state.column >= 0:
+                    if state.column != NO_COLUMN:
                         yield state, target, terms
 
     def readdress(self, name: Name) -> None:

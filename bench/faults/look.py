@@ -87,7 +87,7 @@ def columns(pid: int) -> int:
         return 0
     page = Page(os.open(f"/proc/{pid}/fd/{found[0]}", os.O_RDWR | os.O_CLOEXEC))
     try:
-        return sum(sum(map(abs, row.peers)) for row in page.rows)
+        return sum(sum(map(abs, row.calls)) for row in page.rows)
     finally:
         page.close()
 

@@ -360,6 +360,10 @@ class Measures:
         self.circuit_open = registry.counter(
             "gateway_circuit_open_total", "Times a peer's circuit opened.", ("upstream",)
         )
+        self.unshared_peers = registry.gauge(
+            "gateway_unshared_peers",
+            "Peers that a worker balances and judges alone, of all workers: there was no room on the shared page.",
+        ).child()
         self.dns_lookups = registry.counter(
             "gateway_dns_lookups_total", "Lookups of upstreams' names, by what came of them.", ("result",)
         )

@@ -95,7 +95,7 @@ class SharedCounts:
         width = len(_values(child))
         kind = _LEVEL if isinstance(child, Gauge) else _SUM
         name = _name(kind, family, labels)
-        at = self._page.metrics.number(name, width)
+        at = self._page.metrics.first(name, width)
         # The page is full, or the entry is a former version's.
         if at is None or self._page.metrics.widths[name] != width:
             self._registry.folded(family)
@@ -109,13 +109,13 @@ class SharedCounts:
         sums: list[int] = []
         for _ in self._page.steady():
             directory.refresh()
-            count = directory.places
+            count = directory.given
             # The supervisor's row, the first one, holds the sums of the dead.
             rows = [self._page.rows[0], self._row, *self._page.neighbours(self._row)]
             sums = [sum(cells) for cells in zip(*(row.metrics[:count].tolist() for row in rows), strict=True)]
         registry = self._blank()
         families = {family.name: family for family in registry.families}
-        for name, at in directory.numbers.items():
+        for name, at in directory.firsts.items():
             family, *labels = name[1:].decode().split("\0")
             known = families.get(family)
             # An entry that does not fit is a former version's: one of them must not cost the whole scrape.
@@ -131,17 +131,16 @@ def bury(page: Page, dead: Row) -> None:
     keeper = page.rows[0].metrics
     with page.folding():
         page.metrics.refresh()
-        page.peers.refresh()
-        for name, at in page.metrics.numbers.items():
+        for name, at in page.metrics.firsts.items():
             if name[:1] == _SUM:
                 for index in range(at, at + page.metrics.widths[name]):
                     keeper[index] = min(keeper[index] + dead.metrics[index], CELL_LIMIT)
-        dead.clear(page.peers.places, page.metrics.places)
+        dead.clear(page.columns, page.metrics.given)
 
 
 def count_restart(page: Page, why: Restart) -> None:
     """Count it in the first row: no worker does. Called by the supervisor. Raises `PageError`."""
-    at = page.metrics.number(_name(_SUM, RESTARTS, (why.value,)))
+    at = page.metrics.first(_name(_SUM, RESTARTS, (why.value,)))
     if at is not None:
         page.rows[0].metrics[at] += 1
 

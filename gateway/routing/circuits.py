@@ -2,7 +2,7 @@
 
 Owns `Board` (where circuits stand, and when they last changed) and `PeerCircuit` (a peer's `Circuit`, changed under
 the board's lock, and the call of this worker that is its probe). It refuses the rules (`breaker`) and the choice among
-peers (`ejection`). Made by `gateway.states`, on the page; for a peer that has no place there, in plain cells.
+peers (`ejection`). Made by `gateway.states`, on the page; for a peer that has no column there, in plain cells.
 
 A change that cannot be made because a process holds the lock for too long is not made: the next call makes it.
 """
@@ -83,7 +83,7 @@ class Board:
 
 
 class PeerCircuit:
-    """One peer's circuit. *column* is the peer's number on the page, *place* the number of its place."""
+    """One peer's circuit. *column* is the peer's on the page, *place* the identity of its place."""
 
     __slots__ = ("_board", "_circuit", "_claim", "_probe", "_renew_at", "_until", "on_change", "place")
 
@@ -98,6 +98,16 @@ class PeerCircuit:
         self._probe: object | None = None
         self._claim = 0
         self._renew_at = self._until = 0
+
+    def move(self, board: Board | None, column: int = 0) -> None:
+        """Be the circuit in that *column* of *board*; None: one that nobody else sees. `take` comes next.
+
+        A call that was the probe of the former one is none of this one.
+        """
+        rules = self._circuit.rules
+        self._board = board = board or Board.alone()
+        self._circuit = Circuit(board.cells, 1 + column * CIRCUIT_CELLS, rules)
+        self._probe, self._claim = None, 0
 
     @property
     def rules(self) -> Rules:

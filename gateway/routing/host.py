@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from random import random, sample
 from typing import Final
 
-from gateway.page import Row, Seat
+from gateway.page import NO_COLUMN, Row, Seat
 from gateway.routing.breaker import RESTORED_AT
 from gateway.routing.circuits import PeerCircuit
 from gateway.routing.load import Loads
@@ -37,58 +37,71 @@ class HostLoad:
     def sweep(self, now: float) -> None:
         """See who lives, and whether any hint counts."""
         self.hinted = self._loads.live
-        #: A row of each, by the peer's number.
-        self.others: list[Sequence[int]] = [row.peers for row in self._seat.page.neighbours(self._seat.row)]
+        #: A row of each, by the peer's column.
+        self.others: list[Sequence[int]] = [row.calls for row in self._seat.page.neighbours(self._seat.row)]
 
 
 class OwnCalls:
     """This worker's calls in flight to one peer, and the cell where the others read them; only this worker writes it.
 
     Kept here too, since a cell is dear to look at. After a reload the former state of a peer and its successor have the
-    same one: each adds and takes away. So there is one for a cell, and it lives as long as the worker.
+    same one: each adds and takes away. So there is one for a column, and it lives as long as the worker uses that.
+    For a peer that has no column the cell is one that nobody else sees.
     """
 
-    __slots__ = ("_cells", "_column", "in_flight")
+    __slots__ = ("_at", "_cells", "in_flight")
 
     def __init__(self, row: Row, column: int) -> None:
-        self._cells = row.peers
-        self._column = column
+        is_seen = column != NO_COLUMN
+        self._cells = row.calls if is_seen else memoryview(bytearray(8)).cast("q")
+        self._at = column if is_seen else 0
         self.in_flight = 0
 
     def add(self, calls: int) -> None:
         """So many more, and the others see it at once."""
         self.in_flight += calls
-        self._cells[self._column] = self.in_flight
+        self._cells[self._at] = self.in_flight
 
 
 class SharedPeerState(PeerState):
-    """A peer's state whose calls in flight, and the last word on it, the other workers see too."""
+    """A peer's state whose calls in flight, and the last word on it, the other workers see too, if it has a column."""
 
-    __slots__ = ("_claimed", "_words", "own")
+    __slots__ = ("_announced", "_words", "own")
 
     def __init__(
         self, standing: Standing, row: Row, column: int, own: OwnCalls, circuit: PeerCircuit | None = None
     ) -> None:
         super().__init__(standing, circuit, column)
         self.own = own
-        self._words: memoryview[int] | None = row.words
+        self._words: memoryview[int] | None = row.words if column != NO_COLUMN else None
         #: The next call to begin is counted in the cell already.
-        self._claimed = False
+        self._announced = False
 
-    def claim(self) -> None:
-        """Let the others see the call that is about to begin; `begin` or `disclaim` comes next."""
-        if not self._claimed:
-            self._claimed = True
+    def move(self, row: Row, column: int, own: OwnCalls) -> None:
+        """Be seen in *column* from now on, with the calls that run already, and nowhere else; *own* is that one's."""
+        calls = self.in_flight + self._announced
+        self.own.add(-calls)
+        self.own = own
+        own.add(calls)
+        self.column = column
+        self._words = row.words if column != NO_COLUMN else None
+        if self._words is not None:
+            self._words[column] = self.word
+
+    def announce(self) -> None:
+        """Let the others see the call that is about to begin; `begin` or `withdraw` comes next."""
+        if not self._announced:
+            self._announced = True
             self.own.add(1)
 
-    def disclaim(self) -> None:
+    def withdraw(self) -> None:
         """The call goes elsewhere."""
-        self._claimed = False
+        self._announced = False
         self.own.add(-1)
 
     def begin(self, now: float) -> bool:
-        if self._claimed:
-            self._claimed = False
+        if self._announced:
+            self._announced = False
         else:
             self.own.add(1)
         return super().begin(now)
@@ -99,8 +112,8 @@ class SharedPeerState(PeerState):
 
     def leave(self) -> None:
         super().leave()
-        if self._claimed:
-            self.disclaim()
+        if self._announced:
+            self.withdraw()
         if self._words is not None:
             self._words[self.column] = 0  # what was found out about it says nothing of its successor
             self._words = None  # whose cell it is from now on
@@ -139,8 +152,8 @@ class Hearsay:
         """Calls to the peer that run."""
         if not isinstance(state, SharedPeerState):
             return state.in_flight
-        own = self._seat.row
-        return sum(row.peers[state.column] for row in (own, *self._seat.page.neighbours(own)))
+        others = self._seat.page.neighbours(self._seat.row)
+        return state.own.in_flight + sum(row.calls[state.column] for row in others)
 
     def _last_word(self, state: PeerState) -> int:
         word = state.word
@@ -156,7 +169,7 @@ class HostLeastConnections:
     Of many peers two are drawn at random and the less busy one is taken: that is nearly as even. The loop is that of
     `LeastConnections` written again: a call for each peer's load would be paid by every call of every gateway.
 
-    Rows are read without a lock, so two workers may choose the same peer at once. Hence a choice is claimed first and
+    Rows are read without a lock, so two workers may choose the same peer at once. Hence a choice is announced first and
     then looked at again: whoever finds that another call has come there in the meantime lets go and chooses anew.
     """
 
@@ -193,9 +206,9 @@ class HostLeastConnections:
             state = best.state
             if not isinstance(state, SharedPeerState):
                 break
-            state.claim()
+            state.announce()
             column = state.column
-            in_flight = state.own.in_flight - 1  # but for the claim
+            in_flight = state.own.in_flight - 1  # but for the one announced
             for row in others:
                 in_flight += row[column]
             load = in_flight / best.weight
@@ -203,5 +216,5 @@ class HostLeastConnections:
                 load += state.beyond / best.weight
             if load <= least or looks == LOOKS:
                 break
-            state.disclaim()
+            state.withdraw()
         return best

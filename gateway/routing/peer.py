@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.clock import monotonic_ns
 from gateway.errors import Fault
+from gateway.page import NO_COLUMN
 from gateway.routing.breaker import RESTORED_AT
 from gateway.routing.circuits import PeerCircuit, now_ms
 
@@ -80,11 +81,11 @@ class PeerState:
         "word",
     )
 
-    def __init__(self, standing: Standing, circuit: PeerCircuit | None = None, column: int = -1) -> None:
+    def __init__(self, standing: Standing, circuit: PeerCircuit | None = None, column: int = NO_COLUMN) -> None:
         self._standing = standing
         standing.doubtful += 1
         self.circuit = circuit or PeerCircuit()
-        #: The peer's number on the page; -1: it has none.
+        #: The peer's on the page.
         self.column = column
         #: Whether its circuit was not like any other's when last looked at: then it makes the worker doubtful too.
         self.out = False

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("gateway.pem", "gateway.within"),
     ("gateway.certificates",),
     ("gateway.page", "gateway.deathsig", "gateway.memory"),
-    ("gateway.pulse",),
+    ("gateway.pulse", "gateway.columns"),
     ("gateway.call",),
     # what is counted and written; what is configured
     ("gateway.observe", "gateway.config"),

@@ -175,6 +175,7 @@ PROMISED = {
     "gateway_endings_total": (Type.COUNTER, ("ending",)),
     "gateway_shed_total": (Type.COUNTER, ("reason",)),
     "gateway_dns_lookups_total": (Type.COUNTER, ("result",)),
+    "gateway_unshared_peers": (Type.GAUGE, ()),
     "gateway_fallback_used_total": (Type.COUNTER, ("from_model", "to_model")),
     "gateway_retries_total": (Type.COUNTER, ("upstream", "reason")),
     "gateway_client_connections": (Type.GAUGE, ()),

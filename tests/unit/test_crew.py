@@ -65,7 +65,7 @@ class Staged:
     def restarts(self) -> dict[str, int]:
         """What was counted, by the reason."""
         first = self.page.rows[0].metrics
-        named = self.page.metrics.numbers.items()
+        named = self.page.metrics.firsts.items()
         return {name.partition(b"\0")[2].decode(): first[at] for name, at in named if RESTARTS in name.decode()}
 
     def pass_time(self, now: pytest.MonkeyPatch, seconds: float, *turning: Child) -> None:
@@ -279,7 +279,7 @@ def test_another_supervisor_takes_the_children_with_their_rows_and_replaces_them
     serve(one)
     dead = staged.page.rows[4]
     dead.cells[PID], dead.metrics[0] = 4, 9
-    name = staged.page.metrics.number(b"scounted")
+    name = staged.page.metrics.first(b"scounted")
     assert name == 0
     notes = [noted(staged, one), noted(staged, two)]
     for child in (one, two):

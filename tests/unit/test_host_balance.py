@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.columns import Columns
 from gateway.page import PID, Page, Seat
 from gateway.routing.host import LOOKED_AT, LOOKS, HostLeastConnections, HostLoad, OwnCalls, SharedPeerState
 from gateway.routing.load import Loads
@@ -25,13 +26,14 @@ class Worker:
         self.seat = Seat(page, row, workers=len(page.rows) - 1)
         self.host = HostLoad(self.seat, Loads(page))
         self.balancer = HostLeastConnections(self.host)
+        self.columns = Columns(self.seat)
         self.own: dict[int, OwnCalls] = {}
         self.peers = peers_of(*weights)
         for at, peer in enumerate(self.peers):
             peer.state = self.state(at)
 
     def state(self, at: int) -> SharedPeerState:
-        column = self.seat.page.peers.number(b"peer %d" % at)
+        column = self.columns.use(b"peer %d" % at)
         assert column is not None
         row = self.seat.row
         return SharedPeerState(Standing(), row, column, self.own.setdefault(column, OwnCalls(row, column)))
@@ -43,7 +45,7 @@ class Worker:
 
     @property
     def row(self) -> list[int]:
-        return self.seat.row.peers[: len(self.peers)].tolist()
+        return self.seat.row.calls[: len(self.peers)].tolist()
 
 
 class Coming:
@@ -81,7 +83,7 @@ def test_a_worker_sees_the_others_from_its_first_call_on(page: Page) -> None:
     assert first.begin() is not first.begin()
     first.begin().state.end()
     second = Worker(page, 2, 1, 1)
-    second.seat.page.rows[1].peers[0] = 5
+    second.seat.page.rows[1].calls[0] = 5
     assert second.begin() is second.peers[1]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import Clock
+from gateway.columns import Columns
 from gateway.page import PID, SERVING, STATE, Page, Seat
 from gateway.routing import load as hints
 from gateway.routing.balance import Balancer, Hinted, LeastConnections, PowerOfTwo
@@ -48,7 +49,7 @@ class House:
         self.host = HostLoad(self.seat, self.loads)
         self.peers = peers_of(1, 1)
         for at, peer in enumerate(self.peers):
-            column = page.peers.number(b"peer %d" % at)
+            column = Columns(self.seat).use(b"peer %d" % at)
             assert column is not None
             row = page.rows[1]
             made = SharedPeerState(Standing(), row, column, OwnCalls(row, column)) if shared else None
@@ -222,7 +223,7 @@ class Asked:
         self.clock = Clock()
         self.loads = Loads(page)
         self.scraper = Scraper(self.seat, self.clock, self.loads)
-        column = page.peers.number(b"peer")
+        column = Columns(self.seat).use(b"peer")
         assert column is not None
         self.state = PeerState(Standing(), None, column)
         self.target: Any = SimpleNamespace(apart=lambda: "a target")

@@ -9,9 +9,21 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
+from gateway.columns import Columns
 from gateway.observe.counters import Counter, Gauge, Measures
 from gateway.observe.shared import CELL_LIMIT, SharedCounts, bury
-from gateway.page import CONNECTIONS, LOAD_CELLS, METRIC_CELLS, PEERS_LIMIT, PID, Page, PageError, Row, Seat
+from gateway.page import (
+    COLUMNS_LIMIT,
+    CONNECTIONS,
+    LOAD_CELLS,
+    METRIC_CELLS,
+    METRIC_CELLS_KEPT,
+    PID,
+    Page,
+    PageError,
+    Row,
+    Seat,
+)
 
 
 @pytest.fixture
@@ -38,31 +50,32 @@ def test_a_row_is_seen_by_every_process(page: Page) -> None:
     def write() -> None:
         mine = Page(page.fd).rows[2]
         mine.cells[CONNECTIONS] = 7
-        mine.peers[PEERS_LIMIT - 1] = 8
+        mine.calls[COLUMNS_LIMIT - 1] = 8
         mine.metrics[METRIC_CELLS - 1] = -9
 
     assert in_child(write) == 0
     row = page.rows[2]
-    assert (row.cells[CONNECTIONS], row.peers[PEERS_LIMIT - 1], row.metrics[METRIC_CELLS - 1]) == (7, 8, -9)
-    assert not any(any(other.peers) for other in page.rows if other is not row)
-    row.clear(PEERS_LIMIT, METRIC_CELLS)
-    assert not any((*row.cells, *row.peers, *row.metrics))
+    assert (row.cells[CONNECTIONS], row.calls[COLUMNS_LIMIT - 1], row.metrics[METRIC_CELLS - 1]) == (7, 8, -9)
+    assert not any(any(other.calls) for other in page.rows if other is not row)
+    row.clear(COLUMNS_LIMIT, METRIC_CELLS)
+    assert not any((*row.cells, *row.calls, *row.metrics))
 
 
 def test_burying_the_dead_clears_what_was_given_away_and_touches_no_more(page: Page) -> None:
     dead = page.rows[2]
-    page.peers.number(b"peer")
-    at = page.metrics.number(b"slevel", 3)
+    Columns(Seat(page, page.rows[1])).use(b"peer")
+    at = page.metrics.first(b"slevel", 3)
     assert at is not None
 
     def live() -> None:
         mine = Page(page.fd)
         row = mine.rows[2]
         row.cells[PID] = 7
-        row.peers[0] = 5
-        later = mine.peers.number(b"a peer that the supervisor has not heard of")
-        assert later is not None
-        row.peers[later] = 6
+        columns = Columns(Seat(mine, row))
+        for name in (b"peer", b"a peer that the supervisor has not heard of"):
+            column = columns.use(name)
+            assert column is not None
+            row.calls[column] = row.words[column] = 6
         row.metrics[at + 2] = 9
 
     assert in_child(live) == 0
@@ -70,7 +83,7 @@ def test_burying_the_dead_clears_what_was_given_away_and_touches_no_more(page: P
     bury(page, dead)
     more = (os.stat(f"/proc/self/fd/{page.fd}").st_blocks - before) * 512
     assert more <= 64 << 10, "cells that nobody uses take no memory"
-    assert not any((*dead.cells, *dead.peers, *dead.metrics))
+    assert not any((*dead.cells, *dead.calls, *dead.words, *dead.holds, *dead.metrics))
     assert page.rows[0].metrics[at + 2] == 9
 
 
@@ -78,10 +91,10 @@ def test_what_servers_tell_is_seen_by_every_process_and_stands_in_nobody_s_cells
     def write() -> None:
         mine = Page(page.fd)
         mine.loads[0] = 7
-        mine.loads[PEERS_LIMIT * LOAD_CELLS - 1] = 8
+        mine.loads[COLUMNS_LIMIT * LOAD_CELLS - 1] = 8
 
     assert in_child(write) == 0
-    assert (page.loads[0], page.loads[-1], len(page.loads)) == (7, 8, PEERS_LIMIT * LOAD_CELLS)
+    assert (page.loads[0], page.loads[-1], len(page.loads)) == (7, 8, COLUMNS_LIMIT * LOAD_CELLS)
     assert not any(page.circuits) and not any(any(row.metrics[-8:]) for row in page.rows)
 
 
@@ -93,28 +106,34 @@ def test_neighbours_are_the_others_that_live(page: Page) -> None:
 
 
 def test_a_name_has_the_same_number_everywhere_whoever_asks_first(page: Page) -> None:
-    assert page.metrics.number(b"a", 3) == 0
+    assert page.metrics.first(b"a", 3) == 0
 
     def ask() -> None:
         mine = Page(page.fd).metrics
-        assert mine.number(b"b", 20) == 3
-        assert mine.number(b"a", 3) == 0
+        assert mine.first(b"b", 20) == 3
+        assert mine.first(b"a", 3) == 0
 
     assert in_child(ask) == 0
-    assert page.metrics.number(b"b", 20) == 3
-    assert page.metrics.number(b"c") == 23
-    assert page.metrics.places == 24
+    assert page.metrics.first(b"b", 20) == 3
+    assert page.metrics.first(b"c") == 23
+    assert page.metrics.given == 24
 
 
 def test_a_full_directory_gives_no_number_and_forgets_none(page: Page) -> None:
-    assert page.metrics.number(b"most", METRIC_CELLS - 1) == 0
-    assert page.metrics.number(b"two", 2) is None
-    assert page.metrics.number(b"one") == METRIC_CELLS - 1
-    assert page.metrics.number(b"none") is None
-    assert page.metrics.number(b"most", METRIC_CELLS - 1) == 0
-    long = [b"%d" % number + b"x" * 4000 for number in range(100)]
-    numbers = [page.peers.number(name) for name in long]
-    assert numbers[:10] == list(range(10)) and numbers[-1] is None, "the names' bytes are bounded too"
+    room = METRIC_CELLS - METRIC_CELLS_KEPT
+    assert page.metrics.first(b"most", room - 1) == 0
+    assert page.metrics.first(b"two", 2) is None
+    assert page.metrics.first(b"one") == room - 1
+    assert page.metrics.first(b"none") is None
+    assert page.metrics.first(b"kept", METRIC_CELLS_KEPT, kept=True) == room
+    assert page.metrics.first(b"none", kept=True) is None
+    assert page.metrics.first(b"most", room - 1) == 0
+
+
+def test_the_bytes_of_names_are_bounded_too(page: Page) -> None:
+    firsts = [page.metrics.first(b"%d" % number + b"x" * 40_000) for number in range(100)]
+    assert firsts[:10] == list(range(10)) and firsts[-1] is None
+    assert page.metrics.first(b"kept", kept=True) is not None
 
 
 def test_the_lock_excludes_other_processes_and_goes_with_its_holder(
@@ -179,9 +198,9 @@ def test_a_lock_that_is_held_is_waited_for_once_and_in_a_loop_not_for_long(page:
 
 def test_a_name_that_another_process_gave_needs_no_lock(page: Page, naps: list[float]) -> None:
     other = Page(os.dup(page.fd))
-    number = other.peers.number(b"a peer")
+    first = other.metrics.first(b"a set")
     with held(page):
-        assert page.peers.number(b"a peer") == number
+        assert page.metrics.first(b"a set") == first
     assert not naps
     other.close()
 
@@ -226,7 +245,7 @@ def test_names_that_many_processes_ask_for_at_once_have_each_one_number(page: Pa
     def ask(shift: int) -> list[int]:
         mine = Page(page.fd)
         os.read(started, 1)  # all begin at once: the end of the pipe
-        return [mine.metrics.number(b"name %d" % ((at + shift) % 60), 3) or 0 for at in range(60)]
+        return [mine.metrics.first(b"name %d" % ((at + shift) % 60), 3) or 0 for at in range(60)]
 
     answers: list[tuple[int, int]] = []
     for shift in range(0, 60, 15):
@@ -322,7 +341,7 @@ def test_a_label_with_a_nul_is_shown_escaped_and_breaks_no_scrape(page: Page) ->
 
 def test_an_entry_whose_labels_do_not_fit_its_family_is_left_out(page: Page) -> None:
     for name in (b"sgateway_tokens_total", b"sgateway_tokens_total\0m\0prompt\0more", b"sgateway_no_such_total\0m"):
-        page.metrics.number(name)
+        page.metrics.first(name)
     measures, ours = counts(page, page.rows[1])
     measures.tokens.child("m", "prompt").value += 5
     families = {family.name: family for family in ours.merged().families}
@@ -331,8 +350,8 @@ def test_an_entry_whose_labels_do_not_fit_its_family_is_left_out(page: Page) -> 
 
 def test_an_entry_of_another_width_is_left_out_and_written_by_nobody(page: Page) -> None:
     """A histogram of a former version, whose bounds were others."""
-    page.metrics.number(b"sgateway_overhead_seconds", 3)
-    beyond = page.metrics.number(b"sgateway_tokens_total\0m\0prompt")
+    page.metrics.first(b"sgateway_overhead_seconds", 3)
+    beyond = page.metrics.first(b"sgateway_tokens_total\0m\0prompt")
     assert beyond == 3
     measures, ours = counts(page, page.rows[1])
     measures.overhead.observe(0.001)
@@ -354,7 +373,7 @@ def test_a_free_row_is_nobodys(page: Page) -> None:
 
 
 def test_counters_beyond_the_page_are_told_and_harm_nobody(page: Page) -> None:
-    page.metrics.number(b"s" + b"filler", METRIC_CELLS - 40)
+    page.metrics.first(b"s" + b"filler", METRIC_CELLS - METRIC_CELLS_KEPT - 40)
     measures, ours = counts(page, page.rows[1])
     for number in range(60):
         measures.requests.child("GET", f"/{number}", "200").value += 1

@@ -14,12 +14,15 @@ from typing import cast
 import pytest
 
 from gateway.clock import Clock
+from gateway.columns import Columns, held
 from gateway.config.schema import Config
+from gateway.errors import Fault, Kind, Retry, Side
 from gateway.estate import Estate
 from gateway.observe.access import DirectLines
 from gateway.observe.counters import Measures
 from gateway.observe.logs import Level, Log, Stamp
-from gateway.page import PEERS_LIMIT, Page, Seat
+from gateway.page import CIRCUIT_CELLS, COLUMNS_LIMIT, HELD, NO_COLUMN, Page, Seat
+from gateway.routing.breaker import CLOSED, STATE
 from gateway.routing.host import SharedPeerState
 from gateway.routing.peer import PeerState
 from gateway.upstream.connection import UpstreamConnection
@@ -128,7 +131,7 @@ def test_calls_under_way_before_and_after_a_change_of_a_peers_key_are_told_toget
     former.begin(0.0)
     (state,) = adopt(estate, keyed("second")).states.values()
     assert state is not former
-    told = estate.seat.row.peers
+    told = estate.seat.row.calls
     state.begin(0.0)
     assert told[0] == 3
     former.end()
@@ -181,13 +184,103 @@ def test_peers_beyond_the_page_and_those_of_a_single_worker_count_for_themselves
     alone = Estate(Measures("1"), Clock(), estate.log, Seat(estate.seat.page, estate.seat.row))
     (state,) = adopt(alone, config(tmp_path, backend("a", "http://a:1"))).states.values()
     assert type(state) is PeerState
-    for number in range(PEERS_LIMIT - 1):
-        estate.seat.page.peers.number(b"former %d" % number)
+    others = Columns(Seat(estate.seat.page, estate.seat.page.rows[2]))
+    for number in range(COLUMNS_LIMIT - 1):  # of which one is the single worker's
+        others.use(b"other %d" % number)
     states = adopt(estate, config(tmp_path, backend("a", "http://a:1", "http://a:2"))).states.values()
-    assert [type(state) for state in states] == [SharedPeerState, PeerState]
+    assert [state.column for state in states] == [0, NO_COLUMN] and estate.unshared == 1
     for state in states:
         state.begin(0.0)
         state.end()
+    assert not any(estate.seat.row.calls)
+
+
+def test_a_peer_that_is_gone_keeps_its_column_until_its_last_call_is_over(estate: Estate, tmp_path: Path) -> None:
+    first, second = config(tmp_path, backend("a", "http://a:1")), config(tmp_path, backend("a", "http://a:2"))
+    row = estate.seat.row
+    (gone,) = adopt(estate, first).states.values()
+    gone.begin(0.0)
+    (stays,) = adopt(estate, second).states.values()
+    column = gone.column
+    estate.sweep(0.0)
+    assert gone.column == column and row.holds[column] and row.calls[column] == 1
+    gone.end()
+    estate.sweep(0.0)
+    assert gone.column == NO_COLUMN and not row.holds[column] and row.cells[HELD] == 1
+    gone.begin(0.0)  # a call of before is tried again, and goes there
+    for _ in range(99):
+        gone.failed(0.0, trial=True)
+        gone.blamed(Fault(Side.UPSTREAM, Kind.NO_PEER, "", Retry.UNSENT), 0, None)
+    assert gone.circuit.is_open
+    assert estate.seat.page.circuits[1 + column * CIRCUIT_CELLS + STATE] == CLOSED
+    assert not any(row.calls) and not any(row.words), "nobody else hears of it"
+    gone.end()
+    assert not any(row.calls) and stays.column != NO_COLUMN
+
+
+def test_a_peer_of_two_states_keeps_its_column_while_one_of_them_has_a_call(estate: Estate, tmp_path: Path) -> None:
+    def keyed(token: str) -> Config:
+        return config(tmp_path, backend("a", "http://a:1", more=f'auth = {{ type = "bearer", token = "{token}" }}'))
+
+    row = estate.seat.row
+    (former,) = adopt(estate, keyed("first")).states.values()
+    former.begin(0.0)
+    (state,) = adopt(estate, keyed("second")).states.values()
+    state.begin(0.0)
+    column = state.column
+    former.end()
+    estate.sweep(0.0)
+    assert (former.column, state.column, row.calls[column]) == (NO_COLUMN, column, 1)
+    adopt(estate, config(tmp_path, backend("b", "http://b:1")))
+    estate.sweep(0.0)
+    assert row.holds[column]
+    state.end()
+    estate.sweep(0.0)
+    assert not row.holds[column] and not row.calls[column]
+
+
+def test_a_choice_that_nobody_made_use_of_leaves_its_column_too(estate: Estate, tmp_path: Path) -> None:
+    (gone,) = adopt(estate, config(tmp_path, backend("a", "http://a:1"))).states.values()
+    assert isinstance(gone, SharedPeerState)
+    adopt(estate, config(tmp_path, backend("b", "http://b:1")))
+    gone.announce()  # by a call of before
+    column = gone.column
+    assert estate.seat.row.calls[column] == 1
+    estate.sweep(0.0)
+    gone.begin(0.0)
+    gone.end()
+    assert not any(estate.seat.row.calls) and (gone.own.in_flight, gone.column) == (0, NO_COLUMN)
+
+
+def test_columns_of_a_configuration_that_was_never_in_force_are_given_back(estate: Estate, tmp_path: Path) -> None:
+    adopt(estate, config(tmp_path, backend("a", "http://a:1")))
+    Upstreams(config(tmp_path, backend("b", "http://b:1")), estate, None)
+    assert held(estate.seat.page) == 2
+    estate.recount()
+    estate.sweep(0.0)
+    assert held(estate.seat.page) == 1
+
+
+def test_peers_come_and_go_without_end_and_all_are_shared(estate: Estate, tmp_path: Path) -> None:
+    """Two workers, of which one hears of each configuration later than the other."""
+    seat = estate.seat
+    other = Estate(Measures("1"), Clock(), estate.log, Seat(seat.page, seat.page.rows[2], workers=2))
+    former: list[PeerState] = []
+    for number in range(12):
+        urls = [f"http://a:{number * 200 + at + 1}" for at in range(200)]
+        told = config(tmp_path, backend("a", *urls))
+        states = [list(adopt(one, told).states.values()) for one in (estate, other)]
+        assert [one.column for one in states[0]] == [one.column for one in states[1]]
+        assert NO_COLUMN not in {one.column for one in states[0]}
+        states[0][0].begin(0.0)
+        for one in (estate, other):
+            one.sweep(0.0)
+        if former:
+            former[0].end()
+        former = states[0]
+    estate.sweep(0.0)
+    assert held(seat.page) == 200 and estate.unshared == other.unshared == 0
+    assert sum(seat.row.calls) == 1
 
 
 def named(estate: Estate, tmp_path: Path) -> tuple[Upstreams, Name]:
@@ -218,7 +311,13 @@ def test_peers_join_and_leave_while_the_lock_of_the_page_is_held(
     holder.close()
     assert at(upstreams) == ["10.0.0.2", "10.0.0.3"]
     kept, joined = (peer.state for peer in upstreams.routes.exact["a-model"].peers)
-    assert isinstance(kept, SharedPeerState) and type(joined) is PeerState
+    assert kept.column != NO_COLUMN and joined.column == NO_COLUMN and estate.unshared == 1
+    joined.begin(0.0)
+    estate.sweep(0.0)
+    assert joined.column not in (NO_COLUMN, kept.column) and estate.unshared == 0, "it is tried again"
+    assert estate.seat.row.calls[joined.column] == 1, "with the call that runs"
+    joined.end()
+    assert not any(estate.seat.row.calls)
 
 
 def test_other_peers_and_other_models_are_told_as_other_routes(estate: Estate, tmp_path: Path) -> None:
