@@ -139,6 +139,9 @@ class Gateway:
         measures.client_connections.watch(lambda: len(self.clients.open) + len(self.arrivals.open))
         measures.unshared_peers.watch(lambda: self.estate.unshared)
         measures.body_budget.watch(lambda: self.budget.used)
+        self.shared.on_full = lambda family: self.log.warning(
+            'the shared page is full: further label sets are counted as "other"', family=family
+        )
         self.settler.on_error = lambda error: self.log.raised("a call could not be counted", error)
         clock.on_error = lambda error: self.log.raised("a sweep raised", error)
         clock.on_lag = measures.loop_lag.observe

@@ -7,7 +7,7 @@ names. It refuses which peers there are (`gateway.upstreams`). Made once per wor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.call import Backend
 from gateway.clock import Clock
@@ -29,6 +29,13 @@ from gateway.upstream.resolver import Name, Resolver
 
 if TYPE_CHECKING:
     from gateway.upstreams import Upstreams
+
+#: What gauges say of connections, by its label.
+_COUNTS: Final[dict[str, Callable[[Pool], int]]] = {
+    "idle": lambda pool: len(pool.idle),
+    "busy": lambda pool: pool.busy,
+    "connecting": lambda pool: pool.connecting,
+}
 
 
 class Estate:
@@ -55,6 +62,8 @@ class Estate:
         self._retired: list[Pool] = []
         #: Both, by their backend's name: what its gauges add up, at each sweep.
         self._by_name: dict[str, list[Pool]] = {}
+        #: The states of connections that are counted as "other" where there are too many backends.
+        self._others: set[str] = set()
         #: Called when there are other routes than before, though the configuration is the same.
         self.on_reroute: Callable[[], None] = lambda: None
         #: Every backend that may still have a task, of former configurations too.
@@ -92,6 +101,7 @@ class Estate:
             if upstreams.pools.get(place) is not pool:
                 pool.retire(self._reopened)
                 self._retired.append(pool)
+        former = {place.backend for place in self._pools}
         self._states, self._pools = upstreams.states, upstreams.pools
         for place, pool in self._pools.items():
             pool.set_options(upstreams.options[place].max_idle, upstreams.options[place].idle_timeout)
@@ -100,7 +110,7 @@ class Estate:
         self.resolver.keep(upstreams.names, upstreams.refresh)
         self._settle_in()
         self._sort()
-        self._watch()
+        self._watch(former)
 
     def _readdress(self, name: Name) -> None:
         """*name* has other addresses than before."""
@@ -148,17 +158,22 @@ class Estate:
         for pool in self.pools:
             self._by_name.setdefault(pool.name, []).append(pool)
 
-    def _watch(self) -> None:
-        connections = self.measures.upstream_connections
+    def _watch(self, former: set[str]) -> None:
+        """Let gauges count the connections of backends that are not among the *former* ones."""
+        for name in {place.backend for place in self._pools} - former:
+            for state, count in _COUNTS.items():
+                self._watch_state(name, state, count)
 
-        def total(name: str, count: Callable[[Pool], int]) -> Callable[[], int]:
-            return lambda: sum(count(pool) for pool in self._by_name.get(name, ()))
-
-        for name in {place.backend for place in self._pools}:
-            if (name, "idle") not in connections.children:
-                connections.watch((name, "idle"), total(name, lambda pool: len(pool.idle)))
-                connections.watch((name, "busy"), total(name, lambda pool: pool.busy))
-                connections.watch((name, "connecting"), total(name, lambda pool: pool.connecting))
+    def _watch_state(self, name: str, state: str, count: Callable[[Pool], int]) -> None:
+        gauges = self.measures.upstream_connections
+        if (name, state) in gauges.children:
+            return
+        gauge = gauges.child(name, state)
+        if (name, state) in gauges.children:
+            gauge.watch(lambda: sum(count(pool) for pool in self._by_name.get(name, ())))
+        elif state not in self._others:  # one look for all that have no gauge of their own, whoever they are by then
+            self._others.add(state)
+            gauge.watch(lambda: sum(count(pool) for pool in self.pools if (pool.name, state) not in gauges.children))
 
     def healthy(self) -> Iterator[tuple[str, str, bool]]:
         """Each peer's backend and endpoint, and whether the host finds it well."""

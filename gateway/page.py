@@ -175,6 +175,12 @@ class Directory:
             self.refresh()
         return self.firsts[name]
 
+    @property
+    def used_ratio(self) -> float:
+        """How much is given away of what is not kept: of the cells, or of the bytes, whichever is more."""
+        used, given = self._used
+        return max(given / (METRIC_CELLS - METRIC_CELLS_KEPT), used / (len(self._names) - METRIC_NAMES_KEPT))
+
     def refresh(self) -> None:
         """Learn the names that other processes added."""
         used = self._used[0]

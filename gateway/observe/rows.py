@@ -15,7 +15,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.clock import SWEEP_INTERVAL, monotonic_ns
-from gateway.page import BEAT, GENERATION, LAG, MEMORY, Row, Seat
+from gateway.columns import held
+from gateway.page import BEAT, COLUMNS_LIMIT, GENERATION, LAG, MEMORY, Row, Seat
 from gateway.pulse import told_apart
 
 _SECOND: Final = 1e9
@@ -52,7 +53,14 @@ class HostRows(Collector):
             memory.add_metric([str(row.number)], row.cells[MEMORY])
             generations.add_metric([str(row.number)], row.cells[GENERATION])
             lags.add_metric([str(row.number)], _lag(row))
-        yield from (generations, lags, memory)
+        used = GaugeMetricFamily(
+            "gateway_page_used_ratio",
+            "How much is taken of the room for peers, and for label sets, on the page that the workers share.",
+            labels=["what"],
+        )
+        used.add_metric(["peers"], held(self._seat.page) / COLUMNS_LIMIT)
+        used.add_metric(["label_sets"], self._seat.page.metrics.used_ratio)
+        yield from (generations, lags, memory, used)
 
 
 class HostPeers(Collector):

@@ -6,6 +6,9 @@ lives (`gateway.crew`). One `SharedCounts` is made per worker by `gateway.build`
 A worker counts in its own memory, where it is cheapest, and copies what changed into its row at each sweep; so what
 others see of it is at most one sweep old, and that much is lost when it is killed. A dead worker's sums are moved to
 the row of the supervisor (`bury`), so that no sum ever falls.
+
+A page has cells for so many label sets, and a set that was ever shown keeps its own. One that finds none is counted in
+its family's set "other", for which cells are kept: so what a family counts in all stays whole.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from gateway.observe.counters import RESTARTS, Counter, Gauge, Histogram, Registry, Restart
+from gateway.observe.counters import OTHER, RESTARTS, Counter, Gauge, Histogram, Registry, Restart
 from gateway.page import Page, PageError, Row, Seat
 
 _NANO: Final = 1_000_000_000
@@ -30,7 +33,8 @@ class SharedCounts:
 
     __slots__ = (
         *("_blank", "_children", "_page", "_registry", "_row"),
-        *("_counters", "_gauges", "_histograms", "_known", "_shown"),
+        *("_beyond", "_counters", "_gauges", "_histograms", "_known", "_shown"),
+        "on_full",
     )
 
     def __init__(self, seat: Seat, registry: Registry, blank: Callable[[], Registry]) -> None:
@@ -39,11 +43,15 @@ class SharedCounts:
         self._registry = registry
         self._blank = blank
         self._children = [family.children for family in registry.families if family.shared]
+        #: Told, once, of the first family that has a set for which there are no cells.
+        self.on_full: Callable[[str], None] | None = None
         # grows with the children, of which none ever goes
         #: Those that have a place in the row, and its number.
         self._counters: list[tuple[Counter, int]] = []
         self._gauges: list[tuple[Gauge, int]] = []
         self._histograms: list[tuple[Histogram, int]] = []
+        #: Those that have none.
+        self._beyond: list[_Beyond] = []
         #: Those that need not be looked for again.
         self._known: set[tuple[str, _Labels]] = set()
         #: How many values of a histogram the row tells, by its place.
@@ -51,8 +59,10 @@ class SharedCounts:
 
     def publish(self) -> None:
         """Copy what changed into the row. Many children never change from one sweep to the next."""
-        if sum(map(len, self._children)) != len(self._known):
-            self._take_in()
+        while sum(map(len, self._children)) != len(self._known) and self._take_in():
+            pass  # a set that finds no cells may need an "other", which is a set too
+        for one in self._beyond:
+            one.pour()
         cells, shown = self._row.metrics, self._shown
         for counter, at in self._counters:
             if cells[at] != counter.value:
@@ -66,20 +76,39 @@ class SharedCounts:
                 for index, value in enumerate(_values(histogram), at):
                     cells[index] = min(value, CELL_LIMIT)
 
-    def _take_in(self) -> None:
-        """Give new children their places, for which the page's lock is needed.
+    def _take_in(self) -> bool:
+        """Give new children their cells, for which the page's lock is needed.
 
-        While that is held by a process that hangs, what is new waits for the next time.
+        While that is held by a process that hangs, what is new waits for the next time, and this returns False.
         """
         for family, labels, child in list(_children(self._registry)):
             if (family, labels) not in self._known:
                 try:
-                    at = self._place(family, labels, child)
+                    at = self._first_cell(family, labels, child)
                 except PageError:
-                    return
+                    return False
                 self._known.add((family, labels))
                 if at is not None:
                     self._keep(child, at)
+                else:
+                    self._fold(family, labels, child)
+        return True
+
+    def _fold(self, name: str, labels: _Labels, child: Counter | Gauge | Histogram) -> None:
+        """Count *child* in its family's "other"."""
+        self._registry.folded(name)
+        if self.on_full is not None:
+            self.on_full(name)
+            self.on_full = None
+        if set(labels) <= {OTHER}:
+            return  # it is that one, and a former version's has another width
+        family = next(family for family in self._registry.families if family.name == name)
+        other = family.child(*(OTHER,) * len(labels))
+        if isinstance(child, Gauge):
+            assert isinstance(other, Gauge)
+            other.watch(child.read)
+        else:
+            self._beyond.append(_Beyond(child, other))
 
     def _keep(self, child: Counter | Gauge | Histogram, at: int) -> None:
         match child:
@@ -90,17 +119,14 @@ class SharedCounts:
             case Histogram():
                 self._histograms.append((child, at))
 
-    def _place(self, family: str, labels: _Labels, child: Counter | Gauge | Histogram) -> int | None:
-        """A place in the row; None where there is none. Raises `PageError`."""
+    def _first_cell(self, family: str, labels: _Labels, child: Counter | Gauge | Histogram) -> int | None:
+        """The first of its cells in the row; None where there are none. Raises `PageError`."""
         width = len(_values(child))
         kind = _LEVEL if isinstance(child, Gauge) else _SUM
         name = _name(kind, family, labels)
-        at = self._page.metrics.first(name, width)
+        at = self._page.metrics.first(name, width, kept=set(labels) <= {OTHER})
         # The page is full, or the entry is a former version's.
-        if at is None or self._page.metrics.widths[name] != width:
-            self._registry.folded(family)
-            return None
-        return at
+        return at if at is not None and self._page.metrics.widths[name] == width else None
 
     def merged(self) -> Registry:
         """Everything that the host has counted. Raises `PageError` while sums are on the move for too long."""
@@ -126,6 +152,25 @@ class SharedCounts:
         return registry
 
 
+class _Beyond:
+    """Sums without cells of their own, which are added to *other*."""
+
+    __slots__ = ("_child", "_other", "_poured")
+
+    def __init__(self, child: Counter | Histogram, other: Counter | Gauge | Histogram) -> None:
+        self._child = child
+        self._other = other
+        #: What *other* has of it.
+        self._poured = [0] * len(_values(child))
+
+    def pour(self) -> None:
+        """Add what was counted since the last time."""
+        values = _values(self._child)
+        if values != self._poured:
+            _add(self._other, [now - before for now, before in zip(values, self._poured, strict=True)])
+            self._poured = values
+
+
 def bury(page: Page, dead: Row) -> None:
     """Move the sums of *dead*, whose process is gone, to the first row, and make the row fit for another."""
     keeper = page.rows[0].metrics
@@ -140,7 +185,7 @@ def bury(page: Page, dead: Row) -> None:
 
 def count_restart(page: Page, why: Restart) -> None:
     """Count it in the first row: no worker does. Called by the supervisor. Raises `PageError`."""
-    at = page.metrics.first(_name(_SUM, RESTARTS, (why.value,)))
+    at = page.metrics.first(_name(_SUM, RESTARTS, (why.value,)), kept=True)
     if at is not None:
         page.rows[0].metrics[at] += 1
 

@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from gateway.columns import Columns
-from gateway.observe.counters import Counter, Gauge, Measures
+from gateway.observe.counters import Counter, Gauge, Histogram, Measures
+from gateway.observe.rows import HostRows
 from gateway.observe.shared import CELL_LIMIT, SharedCounts, bury
 from gateway.page import (
     COLUMNS_LIMIT,
@@ -372,17 +373,103 @@ def test_a_free_row_is_nobodys(page: Page) -> None:
         page.free()
 
 
-def test_counters_beyond_the_page_are_told_and_harm_nobody(page: Page) -> None:
-    page.metrics.first(b"s" + b"filler", METRIC_CELLS - METRIC_CELLS_KEPT - 40)
-    measures, ours = counts(page, page.rows[1])
-    for number in range(60):
-        measures.requests.child("GET", f"/{number}", "200").value += 1
-    ours.publish()
-    folded = measures.registry
-    assert any(
-        child.value > 0  # type: ignore[union-attr]
-        for family in folded.families
-        if family.name == "gateway_metrics_folded_total"
-        for child in family.children.values()
-    )
-    ours.merged()
+def told(shared: SharedCounts, family: str) -> dict[tuple[str, ...], Counter | Gauge | Histogram]:
+    (found,) = (one for one in shared.merged().families if one.name == family)
+    return dict(found.children)
+
+
+def values(shared: SharedCounts, family: str) -> dict[tuple[str, ...], float]:
+    return {labels: child.value for labels, child in told(shared, family).items() if not isinstance(child, Histogram)}
+
+
+def fill(page: Page, left: int) -> None:
+    page.metrics.first(b"sfiller", METRIC_CELLS - METRIC_CELLS_KEPT - left - page.metrics.given)
+
+
+def test_what_finds_no_cells_is_counted_as_other_by_all_workers_and_nothing_is_lost(page: Page) -> None:
+    workers = [counts(page, page.rows[at]) for at in (1, 2)]
+    for _, shared in workers:
+        shared.publish()
+    fill(page, 40)
+    said: list[str] = []
+    for measures, shared in workers:
+        shared.on_full = said.append
+        for turn in (1, 2, 3):
+            for number in range(60):
+                measures.requests.child("GET", f"/{number}", "200").value += 1
+                measures.upstream_latency.child(f"b{number}").observe(0.001 * turn)
+            shared.publish()
+    assert said == ["gateway_requests_total"] * 2, "once a worker"
+    requests = values(workers[0][1], "gateway_requests_total")
+    other = ("other",) * 3
+    assert len(requests) == 41 and requests.pop(other) == 2 * 3 * 20 and set(requests.values()) == {2 * 3}
+    latency = told(workers[0][1], "gateway_upstream_latency_seconds")
+    assert list(latency) == [("other",)]
+    (histogram,) = latency.values()
+    assert isinstance(histogram, Histogram)
+    assert histogram.count == 2 * 3 * 60 and histogram.total == pytest.approx(2 * 60 * 0.006)
+    folded = values(workers[1][1], "gateway_metrics_folded_total")
+    assert folded["gateway_requests_total",] == 2 * 20 and folded["gateway_upstream_latency_seconds",] == 2 * 60
+    bury(page, page.rows[2])
+    assert values(workers[0][1], "gateway_requests_total")[other] == 2 * 3 * 20, "sums of the dead stay"
+
+
+def test_levels_that_find_no_cells_are_shown_as_their_sum(page: Page) -> None:
+    measures, shared = counts(page, page.rows[1])
+    shared.publish()
+    fill(page, 2)
+    for number in range(5):
+        measures.upstream_connections.watch((f"b{number}", "idle"), lambda number=number: number)  # type: ignore[misc]
+    for _ in range(3):
+        shared.publish()
+    assert values(shared, "gateway_upstream_connections") == {
+        ("b0", "idle"): 0,
+        ("b1", "idle"): 1,
+        ("other", "other"): 2 + 3 + 4,
+    }
+
+
+def test_a_worker_that_begins_when_the_page_is_full_counts_all_the_same(page: Page) -> None:
+    fill(page, 0)
+    measures, shared = counts(page, page.rows[1])
+    measures.overhead.observe(0.001)
+    measures.endings.child("--").value = 3
+    shared.publish()
+    assert values(shared, "gateway_endings_total") == {("other",): 3}
+    (overhead,) = told(shared, "gateway_overhead_seconds").values()
+    assert isinstance(overhead, Histogram) and overhead.count == 1
+
+
+def test_what_is_kept_has_room_for_other_in_every_family(page: Page) -> None:
+    """And for the families without labels: each is one set."""
+    fill(page, 0)
+    registry = Measures("1").registry
+    for family in registry.families:
+        if family.shared:
+            family.child(*("other",) * len(family.labels))
+    full: list[str] = []
+    page.rows[1].cells[PID] = 1
+    shared = SharedCounts(Seat(page, page.rows[1]), registry, lambda: Measures("1").registry)
+    shared.on_full = full.append
+    shared.publish()
+    shown = {family.name for family in shared.merged().families if family.children}
+    assert shown >= {family.name for family in registry.families if family.shared}
+    assert page.metrics.given <= METRIC_CELLS - METRIC_CELLS_KEPT // 2, "and for as many again, of later versions"
+
+
+def test_the_room_that_is_left_is_told(page: Page) -> None:
+    rows = HostRows(seat := Seat(page, page.rows[1]))
+
+    def used() -> dict[str, float]:
+        (family,) = (one for one in rows.collect() if one.name == "gateway_page_used_ratio")
+        return {sample.labels["what"]: sample.value for sample in family.samples}
+
+    assert used() == {"peers": 0.0, "label_sets": 0.0}
+    fill(page, 0)
+    columns = Columns(seat)
+    for number in range(COLUMNS_LIMIT // 4):
+        columns.use(b"%d" % number)
+    assert used() == {"peers": 0.25, "label_sets": 1.0}
+    columns.leave(0)
+    columns.give_back()
+    assert 0.0 < used()["peers"] < 0.25, "it is what is held now"

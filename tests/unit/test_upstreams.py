@@ -195,6 +195,21 @@ def test_peers_beyond_the_page_and_those_of_a_single_worker_count_for_themselves
     assert not any(estate.seat.row.calls)
 
 
+def test_connections_of_backends_beyond_the_limit_are_counted_once_however_often_they_are_renamed(
+    estate: Estate, tmp_path: Path
+) -> None:
+    gauges = estate.measures.upstream_connections
+    gauges._limit = 4  # three states of one backend, and "other"
+    for number in range(5):
+        adopt(estate, config(tmp_path, *(backend(f"b{number}-{at}", "http://a:1") for at in range(3))))
+        adopt(estate, config(tmp_path, *(backend(f"b{number}-{at}", "http://a:1") for at in range(3))))
+    estate.sweep(0.0)
+    for pool in estate.pools:
+        connected(pool, 2)
+    assert len(gauges.children) == 4
+    assert gauges.children["other", "other"].read() == 3 * 2 and len(gauges.children["other", "other"]._reads) == 3
+
+
 def test_a_peer_that_is_gone_keeps_its_column_until_its_last_call_is_over(estate: Estate, tmp_path: Path) -> None:
     first, second = config(tmp_path, backend("a", "http://a:1")), config(tmp_path, backend("a", "http://a:2"))
     row = estate.seat.row

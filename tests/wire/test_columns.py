@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+from gateway.page import COLUMNS_LIMIT
 from tests.wire import answers
 from tests.wire.accepted import Gate
 from tests.wire.process import Configuration, wait_until
@@ -98,3 +99,6 @@ def test_peers_that_are_renamed_for_ever_are_shared_by_all_workers(stage: Stage)
     house.assert_circuits_are_shared()
     house.rename(1)
     house.assert_circuits_are_shared()
+    in_use = (len(house.even) + 1 + RENAMED) / COLUMNS_LIMIT
+    used = "gateway_page_used_ratio"
+    wait_until(lambda: gateway.gauge(used, what="peers") == in_use, lambda: f"{gateway.gauge(used)}, not {in_use}")
