@@ -22,6 +22,7 @@ LONGEST = (
     "test_dockerfile",
     "test_translation_failures",
     "test_sdks",
+    "test_hung_workers",
     "test_upgrade_config",
     "test_upgrade",
     "test_translation_leaving",
