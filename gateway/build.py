@@ -111,10 +111,19 @@ class Gateway:
     def descriptors(self, entering: int) -> int:
         """File descriptors that connections take or may take; *entering* clients' are not among the open ones yet.
 
-        Each client may send a request, which takes a connection to its upstream.
+        Each client may send a request, which may take a connection to an upstream that none of the idle ones leads to.
         """
         clients = entering + len(self.clients.open) + len(self.arrivals.open)
-        return clients + max(clients, sum(len(pool.all) for pool in self.pools))
+        idle = sum(len(pool.idle) for pool in self.pools)
+        return clients + max(clients, sum(len(pool.all) for pool in self.pools) - idle) + idle
+
+    def make_room(self, wanted: int) -> None:
+        """Close some *wanted* connections that are idle: those to upstreams, and where there are none, clients'."""
+        dropped = 0
+        for pool in self.pools:
+            dropped += pool.drop_idle(wanted - dropped)
+        if not dropped:
+            self.clients.make_room(wanted)
 
     def _pids(self) -> list[int]:
         """The supervisor's and every worker's; this process's alone where there is no supervisor."""

@@ -21,6 +21,9 @@ from gateway.sockets import Departures
 from protocols.http1.fields import FieldTable
 from protocols.http1.state import ClientState
 
+#: Seconds after its last answer for which a client is likely to ask again at once.
+REST: Final = 1.0
+
 #: Owing a client something, or being owed the rest of a request.
 _BUSY: Final = frozenset({ClientState.READING, ClientState.WAITING, ClientState.ANSWERING})
 
@@ -148,6 +151,13 @@ class Clients:
         """Let *count* clients come back on a new connection: their next answer says Connection: close."""
         for connection in islice(self.open, count):
             connection.wear_out()
+
+    def make_room(self, count: int) -> None:
+        """Close up to *count* connections that rest: their clients come back, and others wait to come at all."""
+        moment = self.clock.now - REST
+        resting = (connection for connection in self.open if connection.rests_since(moment))
+        for connection in list(islice(resting, count)):
+            connection.close_if_idle()
 
     @property
     def busy(self) -> bool:

@@ -257,6 +257,11 @@ class ClientConnection(ClientSocket):
         if self.state is IDLE:
             self._close()
 
+    def rests_since(self, moment: float) -> bool:
+        """Whether its client took its last answer, and has asked for nothing since *moment* at the least."""
+        rested_from = self.deadline - self._all.limits.keepalive_timeout
+        return self.state is IDLE and self._start > 0 and self._patience is None and rested_from <= moment
+
     def expired(self) -> None:
         """The deadline of the present state is past."""
         state = self.state

@@ -32,6 +32,8 @@ ROOM: Final = 0.85
 BATCH: Final = 64
 #: Seconds until a pause may be over: looking costs microseconds, and a burst of short connections waits for it.
 RETRY_DELAY: Final = 0.02
+#: Seconds between two looks at all connections for those that serve nobody.
+ROOM_INTERVAL: Final = 0.2
 #: Seconds after one pause was logged for which the next ones are only counted: near the limit there are many a second.
 QUIET_TIME: Final = 10.0
 #: What accept fails with when it is the waiting connection that failed: the next one may be well (accept(2), "Error
@@ -53,19 +55,22 @@ _ITS_OWN: Final = frozenset(
 
 
 class Gate:
-    """*accept* makes an accepted one's protocol; *reserved* counts descriptors, those of so many more clients too."""
+    """*accept* makes an accepted one's protocol; *reserved* counts descriptors, those of so many more clients too;
+    *make_room* frees so many, or as many as serve nobody at present."""
 
     def __init__(
         self,
         socks: Sequence[socket.socket],
         accept: Callable[[], asyncio.Protocol],
         reserved: Callable[[int], int],
+        make_room: Callable[[int], None],
         pauses: Counter,
         log: Log,
     ) -> None:
         self._socks = socks
         self._accept = accept
         self._reserved = reserved
+        self._make_room = make_room
         self._pauses = pauses
         self._log = log
         self._loop = asyncio.get_running_loop()
@@ -76,6 +81,8 @@ class Gate:
         #: Set while accepting pauses.
         self._retry: asyncio.TimerHandle | None = None
         self._reason = ""
+        #: When room may be made again, the loop's time.
+        self._room_due = 0.0
         #: Whether the log says that it pauses, and since when the next pause is logged, seconds of the loop's time.
         self._is_logged = False
         self._quiet_until = 0.0
@@ -145,6 +152,9 @@ class Gate:
         """Go on accepting once there is room again."""
         self._retry = None
         if self._left(ROOM) <= 0:
+            if self._loop.time() >= self._room_due:
+                self._room_due = self._loop.time() + ROOM_INTERVAL
+                self._make_room(BATCH)
             self._wait()
             return
         self.open()

@@ -69,6 +69,7 @@ class Worker:
             self._socks,
             gateway.accept,
             gateway.descriptors,
+            gateway.make_room,
             gateway.measures.accept_pauses,
             gateway.log,
         )

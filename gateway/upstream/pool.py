@@ -184,6 +184,13 @@ class Pool:
         idle.append(connection)
         return True
 
+    def drop_idle(self, count: int) -> int:
+        """Close up to *count* idle connections, those that were used first. Returns how many."""
+        dropped = self.idle[:count]
+        for connection in dropped:
+            connection.abort()
+        return len(dropped)
+
     def closed(self, connection: UpstreamConnection) -> None:
         """*connection* is no more."""
         self.all.discard(connection)

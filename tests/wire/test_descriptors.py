@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,6 @@ from tests.wire.accepted import Gate
 from tests.wire.client import Client, build_request, chat_request
 from tests.wire.process import Gateway, wait_until
 from tests.wire.stage import Stage, backend, configuration
-from tests.wire.upstream import Upstream
 
 CHAT = "/v1/chat/completions"
 LIMIT = 256
@@ -34,12 +34,20 @@ def served(client: Client) -> bool:
         return False
 
 
-def limited(stage: Stage, upstream: Upstream, workers: int = 1) -> Gateway:
+def limited(stage: Stage, *backends: dict[str, Any], workers: int = 1) -> Gateway:
     server = {"keepalive_timeout": "1h", "workers": workers}
-    gateway = stage.gateway(configuration(backend(upstream), server=server))
+    gateway = stage.gateway(configuration(*backends, server=server))
     for pid in gateway.workers:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (LIMIT, LIMIT))
     return gateway
+
+
+def is_closed(client: Client) -> bool:
+    client.sock.setblocking(False)
+    try:
+        return client.sock.recv(1) == b""
+    except BlockingIOError:
+        return False
 
 
 @contextmanager
@@ -67,9 +75,8 @@ def knocking(gateway: Gateway) -> Iterator[list[int]]:
 
 
 def test_accepting_pauses_before_the_last_descriptor_and_goes_on(stage: Stage) -> None:
-    gateway = limited(stage, stage.upstream())
-    first = stage.connect(gateway)
-    assert served(first)
+    gateway = limited(stage, backend(stage.upstream()))
+    assert served(stage.connect(gateway))
     crowd = [stage.connect(gateway) for _ in range(300)]
     wait_until(lambda: any("accepting pauses" in line["msg"] for line in gateway.log_lines()), "accepting pauses")
     # Half of nine tenths of the limit: each of these may ask, which takes a connection to its upstream.
@@ -82,10 +89,9 @@ def test_accepting_pauses_before_the_last_descriptor_and_goes_on(stage: Stage) -
     assert share < 0.2, f"{share:.0%} of a core go into it"
     assert knocks[0] > 50
     # Who is in is served, upstreams included: there are descriptors left for them.
-    first.request("POST", CHAT, chat_request())
-    first.sock.settimeout(5.0)
-    first.timeout = 5.0
-    assert first.response().status == 200
+    crowd[0].timeout = 5.0
+    crowd[0].request("POST", CHAT, chat_request())
+    assert crowd[0].response().status == 200
     for client in crowd[:250]:
         client.close()
     wait_until(lambda: any("accepting goes on" in line["msg"] for line in gateway.log_lines()), "accepting goes on")
@@ -97,8 +103,8 @@ def test_accepting_pauses_before_the_last_descriptor_and_goes_on(stage: Stage) -
 def test_a_burst_beyond_the_limit_is_served_all_of_it(stage: Stage, workers: int) -> None:
     """All knock at once and ask at once. Who is in has a connection to its upstream, the others wait for a place."""
     answering = Gate()
-    gateway = limited(stage, stage.upstream(answers.stalled(answering, answers.chat())), workers)
-    crowd = [stage.connect(gateway) for _ in range(300 * workers)]
+    gateway = limited(stage, backend(stage.upstream(answers.stalled(answering, answers.chat()))), workers=workers)
+    crowd = [stage.connect(gateway) for _ in range(160 * workers)]
     for client in crowd:
         client.timeout = 20.0
         client.request("POST", CHAT, chat_request(), (("connection", "close"),))
@@ -107,6 +113,45 @@ def test_a_burst_beyond_the_limit_is_served_all_of_it(stage: Stage, workers: int
     answering.open()
     assert Counter(client.response().status for client in crowd) == {200: len(crowd)}
     assert gateway.gauge("gateway_accept_pauses_total") >= workers
+
+
+def test_clients_that_rest_make_room_for_those_who_wait(stage: Stage) -> None:
+    gateway = limited(stage, backend(stage.upstream()))
+    resting = [stage.connect(gateway) for _ in range(90)]
+    for client in resting:
+        client.request("POST", CHAT, chat_request())
+        assert client.response().status == 200
+    others = [stage.connect(gateway) for _ in range(90)]
+    for client in others:
+        client.timeout = 10.0
+        client.request("POST", CHAT, chat_request())
+    assert Counter(client.response().status for client in others) == {200: len(others)}
+    assert sum(is_closed(client) for client in resting) > 0
+
+
+def test_idle_connections_to_upstreams_make_room_for_those_who_wait(stage: Stage) -> None:
+    """Two backends are idle with as many connections as there may be; the third one's calls need some."""
+    pool = {"max_idle": 100, "idle_timeout": "1h"}
+    answering = {name: Gate() for name in "abc"}
+    backends = [
+        backend(stage.upstream(answers.stalled(gate, answers.chat())), name=name, models=[name], pool=pool)
+        for name, gate in answering.items()
+    ]
+    gateway = limited(stage, *backends)
+    for name in "ab":
+        crowd = [stage.connect(gateway) for _ in range(90)]
+        for client in crowd:
+            client.request("POST", CHAT, chat_request(model=name), (("connection", "close"),))
+        wait_until(lambda: gateway.gauge("gateway_in_flight_requests") == 90, "all of them run")
+        answering[name].open()
+        assert Counter(client.response().status for client in crowd) == {200: 90}
+    assert gateway.fds() > 180
+    answering["c"].open()
+    kept = [stage.connect(gateway) for _ in range(60)]
+    for client in kept:
+        client.timeout = 10.0
+        client.request("POST", CHAT, chat_request(model="c"))
+    assert Counter(client.response().status for client in kept) == {200: 60}
 
 
 def test_a_connect_without_a_descriptor_is_no_fault_of_the_peer(stage: Stage) -> None:
