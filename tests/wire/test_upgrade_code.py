@@ -59,6 +59,18 @@ def test_the_new_code_is_what_stands_there_now(stage: Stage, copy: Path) -> None
     assert [(line["former"], line["version"]) for line in said] == [(before, "77.0")]
 
 
+def test_a_trial_that_hangs_is_given_up(stage: Stage, copy: Path) -> None:
+    gateway = stage.gateway(configuration(backend(stage.upstream())), root=copy)
+    module = copy / "gateway/__main__.py"
+    sound = module.read_text()
+    module.write_text("import time\n\ntime.sleep(3600)\n")
+    verdict = upgrade(gateway)
+    assert verdict["msg"] == REFUSED and "no verdict within 30 s" in verdict["reason"], verdict
+    wait_workers(gateway, 1)
+    module.write_text(sound)
+    assert upgrade(gateway)["generation"] == 2
+
+
 def test_a_page_of_another_layout_begins_anew_and_that_is_said(stage: Stage, copy: Path) -> None:
     gate = Gate()
     gateway = stage.gateway(busy(stage, gate), root=copy)
