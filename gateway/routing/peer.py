@@ -119,9 +119,6 @@ class PeerState:
         """What it adds to the worker's doubts."""
         return (not self.proven) + self.out
 
-    def available(self, now: float) -> bool:
-        return self.proven or now >= self.retry_at
-
     def begin(self, now: float) -> bool:
         """Count a call in; True where it is the trial that finds out whether the peer is back."""
         self.in_flight += 1

@@ -10,6 +10,11 @@ from gateway.routing.peer import COOL_DOWN, COOL_DOWN_LIMIT, PeerState, Standing
 from tests.unit.configuring import STEADY
 
 
+def is_due(state: PeerState, now: float) -> bool:
+    """Whether it may be given a call: it is well, or its time to be tried has come."""
+    return state.proven or now >= state.retry_at
+
+
 def proven_peer(standing: Standing | None = None) -> PeerState:
     state = PeerState(standing or Standing())
     state.begin(0.0)
@@ -22,7 +27,7 @@ def test_a_new_peer_is_doubtful_and_may_be_tried_at_once() -> None:
     standing = Standing()
     state = PeerState(standing)
     assert (state.proven, state.failures, state.in_flight, standing.doubtful) == (False, 0, 0, 1)
-    assert state.available(0.0)
+    assert is_due(state, 0.0)
 
 
 def test_an_answer_proves_a_peer() -> None:
@@ -37,9 +42,9 @@ def test_a_peer_that_fails_is_skipped_for_one_cool_down() -> None:
     state = proven_peer()
     assert not state.begin(10.0)
     assert state.failed(10.0, trial=False)
-    assert not state.available(10.0)
-    assert not state.available(10.0 + COOL_DOWN - 0.001)
-    assert state.available(10.0 + COOL_DOWN)
+    assert not is_due(state, 10.0)
+    assert not is_due(state, 10.0 + COOL_DOWN - 0.001)
+    assert is_due(state, 10.0 + COOL_DOWN)
 
 
 def test_the_cool_down_doubles_with_each_failed_trial_up_to_its_limit() -> None:
@@ -77,7 +82,7 @@ def test_an_answer_ends_the_doubling() -> None:
         state.failed(now, trial=True)
     state.begin(7.0)
     state.answered()
-    assert state.available(7.0)
+    assert is_due(state, 7.0)
     state.failed(8.0, trial=False)
     assert state.retry_at == 8.0 + COOL_DOWN
 
@@ -94,8 +99,8 @@ def test_while_a_trial_runs_its_peer_is_not_available() -> None:
     state = proven_peer()
     state.failed(0.0, trial=False)
     assert state.begin(5.0)
-    assert not state.available(5.0)
-    assert state.available(5.0 + 2 * COOL_DOWN)
+    assert not is_due(state, 5.0)
+    assert is_due(state, 5.0 + 2 * COOL_DOWN)
 
 
 def test_the_first_calls_of_a_new_peer_report_one_failure() -> None:
@@ -123,7 +128,7 @@ def test_failures_beside_a_trial_do_not_lengthen_the_cool_down() -> None:
 def test_a_proven_peer_makes_no_trials() -> None:
     state = proven_peer()
     assert [state.begin(now) for now in (0.0, 1.0, 100.0)] == [False] * 3
-    assert all(state.available(now) for now in (0.0, 1.0, 100.0))
+    assert all(is_due(state, now) for now in (0.0, 1.0, 100.0))
 
 
 def test_a_trial_that_fails_after_another_call_was_answered_is_a_first_failure() -> None:
@@ -171,12 +176,12 @@ class Peers(RuleBasedStateMachine):
     @rule(at=st.integers(0, 1))
     def begin(self, at: int) -> None:
         state = self.states[at]
-        free = state.failures > 0 and not state.proven and state.available(self.now)
+        free = state.failures > 0 and not state.proven and is_due(state, self.now)
         trial = state.begin(self.now)
         assert trial is free
         assert trial is (trial and not state.proven)
         if trial:
-            assert not state.available(self.now)
+            assert not is_due(state, self.now)
             assert all(self.now - before >= COOL_DOWN for before in self.trials[at][-1:])
             self.trials[at].append(self.now)
         self.calls.append((state, trial))
@@ -188,7 +193,7 @@ class Peers(RuleBasedStateMachine):
         state.answered()
         assert state.proven
         assert state.failures == 0
-        assert state.available(self.now)
+        assert is_due(state, self.now)
         state.end()
         self.trials[self.states.index(state)].clear()
 
@@ -200,7 +205,7 @@ class Peers(RuleBasedStateMachine):
         counted = state.failed(self.now, trial)
         assert counted is (before[0] or not before[1] or trial)
         if counted:
-            assert not state.available(self.now)
+            assert not is_due(state, self.now)
             assert COOL_DOWN <= state.retry_at - self.now <= COOL_DOWN_LIMIT
             assert state.failures == before[1] + 1
         else:
@@ -224,7 +229,7 @@ class Peers(RuleBasedStateMachine):
 
     @invariant()
     def no_peer_is_skipped_for_ever(self) -> None:
-        assert all(state.available(self.now + COOL_DOWN_LIMIT) for state in self.states)
+        assert all(is_due(state, self.now + COOL_DOWN_LIMIT) for state in self.states)
 
 
 TestPeersInAnyOrder = Peers.TestCase

@@ -152,9 +152,9 @@ def test_a_cool_down_ends_where_no_connection_could_be_made_and_the_peer_is_well
         trial = asked.state.begin(asked.now)
         asked.state.failed(asked.now, trial, unreached=True)
         asked.state.end()
-    assert not asked.state.available(asked.now)
+    assert not asked.state.proven and asked.now < asked.state.retry_at
     asked.sweeps(13.0)
-    assert asked.state.available(asked.now) and not asked.state.proven
+    assert asked.now >= asked.state.retry_at and not asked.state.proven
 
 
 def test_a_cool_down_after_a_lost_call_does_not_end_so(asked: Peer) -> None:
@@ -164,4 +164,4 @@ def test_a_cool_down_after_a_lost_call_does_not_end_so(asked: Peer) -> None:
         asked.state.failed(asked.now, trial)
         asked.state.end()
     asked.sweeps(13.0)
-    assert not asked.state.available(asked.now)
+    assert not asked.state.proven and asked.now < asked.state.retry_at
