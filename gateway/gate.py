@@ -114,6 +114,7 @@ class Gate:
                 if error.errno in _ITS_OWN:
                     continue
                 self._pause(f"accept fails: {error.strerror or error!r}")
+                self._clear()  # what nobody counts here takes descriptors too, so that there seems to be room
                 return
             self._enter(client)
         if room <= 0:
@@ -152,15 +153,19 @@ class Gate:
         """Go on accepting once there is room again."""
         self._retry = None
         if self._left(ROOM) <= 0:
-            if self._loop.time() >= self._room_due:
-                self._room_due = self._loop.time() + ROOM_INTERVAL
-                self._make_room(BATCH)
+            self._clear()
             self._wait()
             return
         self.open()
         if self._is_logged:
             self._is_logged = False
             self._log.info("accepting goes on")
+
+    def _clear(self) -> None:
+        """Have those make room that serve nobody, now and then."""
+        if self._loop.time() >= self._room_due:
+            self._room_due = self._loop.time() + ROOM_INTERVAL
+            self._make_room(BATCH)
 
 
 def raise_limit() -> None:
