@@ -31,7 +31,7 @@ ALL_HUNG: Final = 30.0
 def told_of(pid: int) -> dict[str, str]:
     """What the kernel says of a process (proc_pid_status(5)); nothing where it is gone."""
     try:
-        with open(f"/proc/{pid}/status") as file:
+        with open(f"/proc/{pid}/status", errors="replace") as file:  # a long name is cut off within a character
             lines = [line.partition(":") for line in file]
     except OSError:
         return {}

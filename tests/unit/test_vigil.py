@@ -142,3 +142,17 @@ def test_a_process_with_a_debugger_is_traced_and_one_that_is_merely_stopped_is_n
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     assert not is_traced(pid) and told_of(pid) == {}
+
+
+PR_SET_NAME = 15
+
+
+def test_a_process_whose_name_is_cut_off_within_a_character_is_told_of_all_the_same() -> None:
+    with open("/proc/self/comm", "rb") as file:
+        name = file.read().rstrip(b"\n")
+    prctl = ctypes.CDLL(None).prctl
+    assert prctl(PR_SET_NAME, "ä".encode() * 8, 0, 0, 0) == 0  # of 16 bytes the kernel keeps 15
+    try:
+        assert told_of(os.getpid())["TracerPid"] == "0"
+    finally:
+        prctl(PR_SET_NAME, name, 0, 0, 0)
