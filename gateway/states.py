@@ -128,7 +128,9 @@ class StateMaker:
                 break
             found += 1
             self._log.info("a peer is shared between workers after all", endpoint=self._places[state].label)
-        del self._waiting[:found]
+        left = self._waiting[found:]
+        # Another is the first next time: what it looks for may be a column that another worker holds for it by then.
+        self._waiting = left[1:] + left[:1]
         return found > 0
 
     def _changed(self, place: Place, circuit: PeerCircuit, change: Change) -> None:

@@ -36,7 +36,7 @@ from tests.wire import tls
 
 @pytest.fixture
 def estate() -> Iterator[Estate]:
-    page = Page.make(3)
+    page = Page.make(4)
     log = Log(DirectLines([], "json"), Level.ERROR, Stamp())
     yield Estate(Measures("1"), Clock(), log, Seat(page, page.rows[1], workers=2))
     page.close()
@@ -296,6 +296,28 @@ def test_peers_come_and_go_without_end_and_all_are_shared(estate: Estate, tmp_pa
     estate.sweep(0.0)
     assert held(seat.page) == 200 and estate.unshared == other.unshared == 0
     assert sum(seat.row.calls) == 1
+
+
+def test_a_peer_that_one_worker_found_a_column_for_is_shared_by_all_whoever_waits_before_it(
+    estate: Estate, tmp_path: Path
+) -> None:
+    page = Page(os.dup(estate.seat.page.fd))
+    other = Estate(Measures("1"), Clock(), estate.log, Seat(page, page.rows[2], workers=2))
+    full = Columns(Seat(page, page.rows[3]))
+    columns = [full.use(b"other %d" % number) for number in range(COLUMNS_LIMIT)]
+    one, two = "http://a:1", "http://a:2"
+    adopt(estate, config(tmp_path, backend("a", one, two)))
+    adopt(other, config(tmp_path, backend("a", two, one)))
+    assert columns[0] is not None and estate.unshared == other.unshared == 2
+    full.leave(columns[0])
+    full.give_back()
+    for second in (1, 3, 5):
+        estate.sweep(float(second))
+        other.sweep(float(second))
+    assert estate.unshared == other.unshared == 1
+    shared = [{place.label: state.column for place, state in each._states.items()} for each in (estate, other)]
+    assert shared == [{one: 0, two: NO_COLUMN}] * 2
+    page.close()
 
 
 def named(estate: Estate, tmp_path: Path) -> tuple[Upstreams, Name]:
