@@ -76,8 +76,7 @@ def _read_file(file: str, faults: Faults) -> Table | None:
 
 def _content(file: str) -> bytes:
     """All of *file*, which may be a pipe that somebody still writes to. Raises OSError."""
-    # A pipe that nobody writes to is opened at once, and empty.
-    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as opened:
+    with open(file, "rb", buffering=0, opener=_at_once) as opened:
         poll = select.poll()
         poll.register(opened, select.POLLIN)
         end = time.monotonic() + PIPE_TIME
@@ -91,3 +90,8 @@ def _content(file: str) -> bytes:
                 if not piece:
                     return bytes(content)
     raise OSError(errno.EFBIG, f"it is larger than {LARGEST >> 20} MiB")
+
+
+def _at_once(file: str, flags: int) -> int:
+    """Open *file*, though it be a pipe that nobody writes to yet: that one is waited for as any other is."""
+    return os.open(file, flags | os.O_NONBLOCK)

@@ -123,6 +123,15 @@ def test_what_never_ends_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert second.startswith(f"{tmp_path}/zero: cannot be read (it is larger than 64 MiB)")
 
 
+def test_a_folder_that_is_named_like_a_file_is_a_fault_and_takes_no_descriptor(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").mkdir()
+    before = os.listdir("/proc/self/fd")
+    assert _folder_faults(tmp_path) == [
+        "a.toml: cannot be read (Is a directory), expected a TOML file or a folder of them"
+    ]
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_every_file_of_a_folder_is_judged_in_one_run(tmp_path: Path) -> None:
     written(tmp_path, "[server\n", "a.toml")
     written(tmp_path, "[server]\nport = -1\n", "b.toml")
