@@ -85,7 +85,7 @@ class SharedPeerState(PeerState):
         own.add(calls)
         self.column = column
         self._words = row.words if column != NO_COLUMN else None
-        if self._words is not None:
+        if self._words is not None and self.word:  # without one, what another state of the same peer said stands
             self._words[column] = self.word
 
     def announce(self) -> None:

@@ -276,6 +276,21 @@ def test_columns_of_a_configuration_that_was_never_in_force_are_given_back(estat
     assert held(estate.seat.page) == 1
 
 
+def test_what_was_said_of_a_peer_stands_though_a_configuration_with_another_key_of_it_is_refused(
+    estate: Estate, tmp_path: Path
+) -> None:
+    def keyed(token: str) -> Config:
+        auth = f'auth = {{ type = "bearer", token = "{token}" }}'
+        return config(tmp_path, backend("a", "http://a:1", more=auth))
+
+    (state,) = adopt(estate, keyed("first")).states.values()
+    state.answered()
+    (refused,) = Upstreams(keyed("second"), estate, None).states.values()
+    estate.recount()
+    estate.sweep(0.0)
+    assert refused is not state and estate.seat.row.words[0] == state.word > 0
+
+
 def test_peers_come_and_go_without_end_and_all_are_shared(estate: Estate, tmp_path: Path) -> None:
     """Two workers, of which one hears of each configuration later than the other."""
     seat = estate.seat
