@@ -92,7 +92,7 @@ class BuildOrLeave(build_ext):
         one_after_another = self.compiler.compile
 
         def side_by_side(sources: list[str], *args: object, **kwargs: object) -> list[str]:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
                 made = pool.map(lambda source: one_after_another([source], *args, **kwargs), sources)
                 return [made_object for objects in made for made_object in objects]
 

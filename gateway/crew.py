@@ -330,11 +330,11 @@ class Crew:
 
     @property
     def _watched(self) -> dict[int, Row]:
-        """Whose loops are to turn, by pid: those that start have a deadline, as have those that were killed."""
+        """Whose loops are to turn, by pid: those that turned once, and were not killed."""
         return {
             child.pid: child.row
             for child in self.children.values()
-            if child.row is not None and child.life is not Life.STARTING and not child.hung
+            if child.row is not None and child.row.cells[BEAT] and not child.hung
         }
 
     def _look_who_hangs(self, now: float) -> None:

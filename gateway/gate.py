@@ -122,6 +122,9 @@ class Gate:
 
     def _enter(self, client: socket.socket) -> None:
         """Give *client* its transport and protocol, which takes some turns of the loop."""
+        if self._is_logged:
+            self._is_logged = False
+            self._log.info("accepting goes on")
         task = self._loop.create_task(self._loop.connect_accepted_socket(self._accept, client))
         self._entering.add(task)
         task.add_done_callback(self._entered)
@@ -157,9 +160,6 @@ class Gate:
             self._wait()
             return
         self.open()
-        if self._is_logged:
-            self._is_logged = False
-            self._log.info("accepting goes on")
 
     def _clear(self) -> None:
         """Have those make room that serve nobody, now and then."""

@@ -177,9 +177,9 @@ class Directory:
 
     @property
     def used_ratio(self) -> float:
-        """How much is given away of what is not kept: of the cells, or of the bytes, whichever is more."""
+        """How much is given away of what is not kept, 1 at most: of the cells, or of the bytes, whichever is more."""
         used, given = self._used
-        return max(given / (METRIC_CELLS - METRIC_CELLS_KEPT), used / (len(self._names) - METRIC_NAMES_KEPT))
+        return min(1.0, max(given / (METRIC_CELLS - METRIC_CELLS_KEPT), used / (len(self._names) - METRIC_NAMES_KEPT)))
 
     def refresh(self) -> None:
         """Learn the names that other processes added."""

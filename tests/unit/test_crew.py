@@ -98,6 +98,8 @@ def staged() -> Iterator[Staged]:
 
 def serve(*children: Child) -> None:
     for child in children:
+        assert child.row is not None
+        child.row.cells[BEAT] = 1  # a worker's loop turned before it says that it serves
         child.hears(Life.SERVING)
 
 
@@ -225,6 +227,14 @@ def test_who_leaves_and_does_not_turn_does_not_have_the_time_of_its_drain(
     assert killed == [(one.pid, signal.SIGKILL)]
     staged.crew.bury(one)
     assert staged.restarts() == {}, "nobody is started in its place"
+
+
+def test_who_leaves_before_it_ever_turned_has_its_time(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, two = staged.start()
+    serve(two)
+    staged.crew.dismiss(pre_stop=5.0, quick=False)
+    staged.pass_time(monkeypatch, HUNG + 2 * LOOK, two)
+    assert not [line for line in staged.log.lines if "hangs" in str(line)]
 
 
 def test_who_starts_is_not_expected_to_turn(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,7 @@ def test_without_a_descriptor_those_who_knock_wait_and_are_served(stage: Stage, 
         for _ in range(5):
             assert gateway.ask("GET", "/health/live", timeout=3.0).status == 200
     assert gateway.gauge("gateway_accept_pauses_total") == 3
-    (paused,) = [line for line in gateway.log_lines() if line["msg"] == "accepting pauses"]
-    assert os.strerror(getattr(errno, error)) in paused["reason"]
-    assert [line for line in gateway.log_lines() if line["msg"] == "accepting goes on"]
+    said = lambda: [line for line in gateway.log_lines() if line["msg"].startswith("accepting")]  # noqa: E731
+    wait_until(lambda: len(said()) == 2, "both are logged, once")
+    assert [line["msg"] for line in said()] == ["accepting pauses", "accepting goes on"]
+    assert os.strerror(getattr(errno, error)) in said()[0]["reason"]
