@@ -258,9 +258,10 @@ class ClientConnection(ClientSocket):
             self._close()
 
     def rests_since(self, moment: float) -> bool:
-        """Whether its client took its last answer, and has asked for nothing since *moment* at the least."""
-        rested_from = self.deadline - self._all.limits.keepalive_timeout
-        return self.state is IDLE and self._start > 0 and self._patience is None and rested_from <= moment
+        """Whether it owes nothing, and its client sent nothing since *moment* at the least."""
+        limits = self._all.limits
+        rested_from = self.deadline - (limits.keepalive_timeout if self._start else limits.header_timeout)
+        return self.state is IDLE and self._patience is None and rested_from <= moment
 
     def expired(self) -> None:
         """The deadline of the present state is past."""

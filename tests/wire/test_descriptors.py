@@ -35,7 +35,7 @@ def served(client: Client) -> bool:
 
 
 def limited(stage: Stage, *backends: dict[str, Any], workers: int = 1) -> Gateway:
-    server = {"keepalive_timeout": "1h", "workers": workers}
+    server = {"keepalive_timeout": "1h", "header_timeout": "1h", "workers": workers}
     gateway = stage.gateway(configuration(*backends, server=server))
     for pid in gateway.workers:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (LIMIT, LIMIT))
@@ -88,10 +88,6 @@ def test_accepting_pauses_before_the_last_descriptor_and_goes_on(stage: Stage) -
         share = (gateway.cpu() - before) / (time.monotonic() - start)
     assert share < 0.2, f"{share:.0%} of a core go into it"
     assert knocks[0] > 50
-    # Who is in is served, upstreams included: there are descriptors left for them.
-    crowd[0].timeout = 5.0
-    crowd[0].request("POST", CHAT, chat_request())
-    assert crowd[0].response().status == 200
     for client in crowd[:250]:
         client.close()
     wait_until(lambda: any("accepting goes on" in line["msg"] for line in gateway.log_lines()), "accepting goes on")
@@ -115,18 +111,19 @@ def test_a_burst_beyond_the_limit_is_served_all_of_it(stage: Stage, workers: int
     assert gateway.gauge("gateway_accept_pauses_total") >= workers
 
 
-def test_clients_that_rest_make_room_for_those_who_wait(stage: Stage) -> None:
+@pytest.mark.parametrize("asked", [True, False], ids=["after an answer", "before they ever asked"])
+def test_clients_that_rest_make_room_for_those_who_wait(stage: Stage, asked: bool) -> None:
     gateway = limited(stage, backend(stage.upstream()))
     resting = [stage.connect(gateway) for _ in range(90)]
-    for client in resting:
+    for client in resting if asked else []:
         client.request("POST", CHAT, chat_request())
         assert client.response().status == 200
     others = [stage.connect(gateway) for _ in range(90)]
     for client in others:
-        client.timeout = 10.0
+        client.timeout = 8.0
         client.request("POST", CHAT, chat_request())
     assert Counter(client.response().status for client in others) == {200: len(others)}
-    assert sum(is_closed(client) for client in resting) > 0
+    assert any(is_closed(client) for client in resting)
 
 
 def test_idle_connections_to_upstreams_make_room_for_those_who_wait(stage: Stage) -> None:
