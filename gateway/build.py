@@ -109,7 +109,7 @@ class Gateway:
         return self.arrivals.connection() if self.arrivals.terms.asked else self.clients.connection()
 
     def descriptors(self, entering: int) -> int:
-        """File descriptors that connections take or may take; *entering* clients' are not among the open ones yet.
+        """File descriptors that connections take or may take; *entering* clients may not be among the open ones yet.
 
         Each client may send a request, which may take a connection to an upstream that none of the idle ones leads to.
         """

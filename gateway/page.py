@@ -72,7 +72,7 @@ class PageError(Exception):
 
 
 class Row:
-    """The cells of one process: it alone writes them."""
+    """The cells of one process: it alone counts there. The supervisor sets its PID, and clears them once it is dead."""
 
     __slots__ = ("calls", "cells", "holds", "metrics", "number", "words")
 
@@ -99,7 +99,7 @@ class Row:
         """Make it as if nobody had used it; called under the lock, and its writer must be dead.
 
         Only the first *columns* and *metrics* cells were given away: the rest takes no memory, and should not begin to.
-        Holds go when nothing stands in their columns any more, and with the last cells the row is free.
+        Holds go when nothing stands in their columns any more, and the process last: then the row is free.
         """
         of_columns = (self.calls[:columns], self.words[:columns], self.holds[:columns])
         for part in (*of_columns, self.metrics[:metrics], self.cells):
